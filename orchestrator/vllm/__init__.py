@@ -1,0 +1,1 @@
+"""What kprof knows of vLLM besides its log: arguments, defaults by version, metrics, model shapes, devices."""

@@ -1,0 +1,98 @@
+"""Arguments of `vllm serve`: one canonical spelling, and the argv made of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from orchestrator.errors import UsageError
+
+ArgumentValue = bool | int | float | str | list["ArgumentValue"] | dict[str, "ArgumentValue"]
+
+SHORT_NAMES: Mapping[str, str] = {
+    "tp": "tensor-parallel-size",
+    "pp": "pipeline-parallel-size",
+    "dp": "data-parallel-size",
+    "q": "quantization",
+    "kv-cache-memory": "kv-cache-memory-bytes",
+}
+
+OWNED_BY_KPROF: Mapping[str, str] = {
+    "model": "write `model:` beside `arguments:`",
+    "model-tag": "write `model:` beside `arguments:`",
+    "host": "kprof listens on every address of the pod",
+    "port": "kprof chooses the port",
+    "uds": "kprof probes over TCP",
+    "api-key": "kprof probes without a key; a key would stand in the pod's arguments",
+    "headless": "kprof needs the HTTP server",
+    "config": "write the arguments in the matrix, so that they are part of the point's identity",
+}
+
+
+def canonical_name(name: str) -> str:
+    """Return the canonical spelling: `--tensor_parallel_size`, `tp` and `-tp` are `tensor-parallel-size`.
+
+    Raises UsageError for a name that is no flag, or that kprof sets itself.
+    """
+    bare = name.strip().lstrip("-").replace("_", "-")
+    bare = SHORT_NAMES.get(bare, bare)
+    if not bare or not all(part.replace(".", "").isalnum() for part in bare.split("-") if part):
+        raise UsageError(f"{name!r} is not the name of a vLLM argument", remedy="use letters, digits and dashes")
+    if bare in OWNED_BY_KPROF:
+        raise UsageError(f"the argument {bare!r} is set by kprof", remedy=OWNED_BY_KPROF[bare])
+    return bare
+
+
+def canonical_value(value: ArgumentValue) -> ArgumentValue:
+    """Return one value in the form that equal configurations share: 1.0 is 1, mappings are sorted."""
+    if isinstance(value, bool) or isinstance(value, int | str):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, list):
+        return [canonical_value(item) for item in value]
+    return {key: canonical_value(value[key]) for key in sorted(value)}
+
+
+def value_text(value: ArgumentValue) -> str:
+    """Return one value as vLLM reads it on a command line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list):
+        return json.dumps(value, separators=(",", ":"), sort_keys=True)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def serve_argv(model: str, arguments: Mapping[str, ArgumentValue]) -> list[str]:
+    """Return the arguments of `vllm serve`: the model, then the flags in alphabetical order.
+
+    `true` becomes `--flag`, `false` becomes `--no-flag`, a list becomes `--flag a b`, a mapping JSON.
+    """
+    argv = [model]
+    for name in sorted(arguments):
+        value = arguments[name]
+        if isinstance(value, bool):
+            argv.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, list):
+            argv.append(f"--{name}")
+            argv.extend(value_text(item) for item in value)
+        else:
+            argv.append(f"--{name}={value_text(value)}")
+    return argv
+
+
+def positive_int(arguments: Mapping[str, ArgumentValue], name: str, default: int) -> int:
+    """Return an argument that must be a whole number of at least 1; raises UsageError otherwise."""
+    value = arguments.get(name, default)
+    if isinstance(value, str) and value.isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name} is {value!r}", remedy=f"{name} must be a whole number of at least 1")
+    return value
+
+
+def accelerators_needed(arguments: Mapping[str, ArgumentValue]) -> int:
+    """Return tensor x pipeline x data parallel size, the devices one server of these arguments takes."""
+    sizes: Sequence[str] = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+    count = 1
+    for name in sizes:
+        count *= positive_int(arguments, name, 1)
+    return count
