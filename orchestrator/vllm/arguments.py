@@ -35,7 +35,9 @@ def canonical_name(name: str) -> str:
     bare = name.strip().lstrip("-").replace("_", "-")
     bare = SHORT_NAMES.get(bare, bare)
     if not bare or not all(part.replace(".", "").isalnum() for part in bare.split("-") if part):
-        raise UsageError(f"{name!r} is not the name of a vLLM argument", remedy="use letters, digits and dashes")
+        raise UsageError(
+            f"{name!r} is not the name of a vLLM argument", remedy="use letters, digits and dashes"
+        )
     if bare in OWNED_BY_KPROF:
         raise UsageError(f"the argument {bare!r} is set by kprof", remedy=OWNED_BY_KPROF[bare])
     return bare
@@ -43,7 +45,7 @@ def canonical_name(name: str) -> str:
 
 def canonical_value(value: ArgumentValue) -> ArgumentValue:
     """Return one value in the form that equal configurations share: 1.0 is 1, mappings are sorted."""
-    if isinstance(value, bool) or isinstance(value, int | str):
+    if isinstance(value, int | str):
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else value

@@ -29,7 +29,7 @@ DEFAULT_DEVICE = "NVIDIA-H100-80GB-HBM3"
 
 
 def device_named(name: str) -> Device:
-    """Look a device up by the product name that a node's label carries; raises UsageError if it is unknown."""
+    """Look a device up by the product name of a node's label; raises UsageError if it is unknown."""
     try:
         return DEVICES[name]
     except KeyError:

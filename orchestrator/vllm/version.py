@@ -22,5 +22,5 @@ def version_of_image(image: str) -> Version | None:
 
 
 def at_least(version: Version, release: str) -> bool:
-    """Say whether `version` contains what `release` brought; development builds count as their base release."""
+    """Say whether `version` has what `release` brought; a development build counts as its base release."""
     return Version(version.base_version) >= Version(release)

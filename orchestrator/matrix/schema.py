@@ -1,0 +1,140 @@
+"""The shape of a matrix file, as pydantic models; `matrices/schema.json` is generated from them."""
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+Scalar = bool | int | float | str
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,48}[a-z0-9])?$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f]+$")]
+Seconds = Annotated[int, Field(ge=1, le=7 * 24 * 3600)]
+Vendor = Literal["nvidia", "amd", "intel", "ascend", "cpu"]
+Failure = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[a-z_]+)?$")]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    if isinstance(value, str) and re.search(r"[\x00-\x08\x0b-\x1f]", value):
+        raise ValueError("must not hold control characters")
+    return value
+
+
+# A value is one argument value; a list of values is an axis. A list inside the list is one value of several words.
+Value = Annotated[Scalar | list[Any] | dict[str, Any] | None, AfterValidator(_finite)]
+
+
+class Strict(BaseModel):
+    """A mapping of known fields only, spelled as Kubernetes spells them."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, populate_by_name=False
+    )
+
+
+class AcceleratorFields(Strict):
+    """The accelerators of a point; the count follows from the parallel sizes."""
+
+    vendor: Vendor | None = Field(default=None, description="Sets the resource name; `cpu` asks for no device.")
+    product: Text | None = Field(default=None, description="Product name as the node's label carries it.")
+    resource: Text | None = Field(
+        None, description="Extended resource, when it is not the vendor's usual one."
+    )
+
+
+class SecretKey(Strict):
+    """A key of a Secret in the sweep's namespace."""
+
+    secret_name: Name
+    key: Text = "HF_TOKEN"
+
+
+class CacheFields(Strict):
+    """Where model files are kept: an emptyDir per pod, or a PersistentVolumeClaim by name."""
+
+    claim_name: Name | None = None
+
+
+class TimeoutFields(Strict):
+    """Limits of one point in seconds; none of them runs while the pod is queued, except `queueSeconds`."""
+
+    queue_seconds: Seconds | None = None
+    startup_seconds: Seconds | None = None
+    stall_seconds: Seconds | None = None
+    probe_seconds: Seconds | None = None
+
+
+class Toleration(Strict):
+    """A Kubernetes toleration."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class PodFields(Strict):
+    """Overlays of the pod, merged over kprof's own; values are Kubernetes' own objects."""
+
+    annotations: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+    node_selector: dict[str, str] | None = None
+    tolerations: list[Toleration] | None = None
+    affinity: dict[str, Any] | None = None
+    runtime_class_name: str | None = None
+    priority_class_name: str | None = None
+    service_account_name: str | None = None
+    scheduler_name: str | None = None
+    image_pull_secrets: list[dict[str, str]] | None = None
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    volumes: list[dict[str, Any]] | None = None
+    volume_mounts: list[dict[str, Any]] | None = None
+    resources: dict[Literal["requests", "limits"], dict[str, str]] | None = None
+    shm_size: str | None = Field(
+        None, description="Size of /dev/shm, for example 8Gi; default only for TP > 1."
+    )
+
+
+class Settings(Strict):
+    """What both `defaults` and a group may say; a group's value wins, mappings are merged key by key."""
+
+    image: Text | list[Text] | None = Field(default=None, description="vLLM image; a list makes the version an axis.")
+    arguments: dict[str, Value] = Field(
+        default_factory=dict, description="vLLM arguments; a list is an axis."
+    )
+    env: dict[EnvName, str] = Field(default_factory=dict)
+    accelerator: AcceleratorFields = Field(default_factory=AcceleratorFields)
+    hugging_face_token: SecretKey | None = None
+    cache: CacheFields = CacheFields()
+    pod: PodFields = Field(default_factory=PodFields)
+    timeouts: TimeoutFields = TimeoutFields()
+
+
+class Group(Settings):
+    """Points that share a model family: the product of every list, plus `include`, minus `exclude`."""
+
+    name: Name
+    label: Text | None = Field(default=None, description="How tables name the model; default: the model's own name.")
+    model: Text | list[Text]
+    include: list[dict[str, Value]] = Field(default_factory=list, description="Further points of this group.")
+    exclude: list[dict[str, Value]] = Field(
+        default_factory=list, description="Points of the product to leave out."
+    )
+    expect: Failure | None = Field(
+        None, description="The failure kind that these points are expected to end in."
+    )
+
+
+class Matrix(Strict):
+    """One sweep: what to run, on which image, with which arguments."""
+
+    version: Literal[1]
+    name: Name
+    description: str | None = None
+    defaults: Settings = Settings()
+    groups: Annotated[list[Group], Field(min_length=1)]
