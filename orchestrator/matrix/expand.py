@@ -60,16 +60,12 @@ def load_matrix(path: Path) -> LoadedMatrix:
     for index, group in enumerate(matrix.groups):
         at: Path_ = ("groups", index)
         if group.name in names:
-            raise _error(
-                source, (*at, "name"), f"the name {group.name!r} is taken", "give every group its own name"
-            )
+            raise _error(source, (*at, "name"), f"the name {group.name!r} is taken", "give every group its own name")
         names[group.name] = index
         for point in _group_points(source, at, matrix.defaults, group):
             twin = seen.get(point.hash)
             if twin is not None:
-                raise _error(
-                    source, at, f"{point.id} is the same configuration as {twin.id}", "leave one of them out"
-                )
+                raise _error(source, at, f"{point.id} is the same configuration as {twin.id}", "leave one of them out")
             seen[point.hash] = point
             points.append(point)
     if not points:
@@ -109,9 +105,7 @@ def _problems(source: Source, error: ValidationError) -> Iterator[str]:
             yield f"{source.where(path)}: {key[0]}: {message}"
 
 
-def _axes(
-    source: Source, at: Path_, defaults: Settings, group: Group
-) -> tuple[Combination, dict[str, list[Any]]]:
+def _axes(source: Source, at: Path_, defaults: Settings, group: Group) -> tuple[Combination, dict[str, list[Any]]]:
     """Return the fixed arguments and the axes (model and image among them) of a group."""
     merged: dict[str, tuple[Any, Path_]] = {}
     for settings, where in ((defaults, ("defaults", "arguments")), (group, (*at, "arguments"))):
@@ -163,12 +157,8 @@ def _combinations(
         path = (*at, "exclude", index)
         wanted = {_rule_name(source, (*path, name), name): value for name, value in rule.items()}
         if unknown := [name for name in wanted if name not in axes]:
-            raise _error(
-                source, path, f"{unknown[0]} is no axis of this group", "exclude by the group's lists only"
-            )
-        kept = [
-            item for item in product if not all(_matches(item[name], value) for name, value in wanted.items())
-        ]
+            raise _error(source, path, f"{unknown[0]} is no axis of this group", "exclude by the group's lists only")
+        kept = [item for item in product if not all(_matches(item[name], value) for name, value in wanted.items())]
         if len(kept) == len(product):
             raise _error(source, path, "excludes nothing", "mend the values or take the entry out")
         product = kept
@@ -194,9 +184,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "x"
 
 
-def _point_id(
-    group: Group, combination: Combination, axes: Mapping[str, list[Any]], extra: Combination
-) -> str:
+def _point_id(group: Group, combination: Combination, axes: Mapping[str, list[Any]], extra: Combination) -> str:
     parts = [group.name]
     for name in [*axes, *(name for name in extra if name not in axes)]:
         value = combination.get(name)
@@ -221,9 +209,7 @@ def _group_points(source: Source, at: Path_, defaults: Settings, group: Group) -
         arguments = {name: value for name, value in combination.items() if name not in {"model", "image"}}
         identifier = _point_id(group, combination, axes, extra)
         if identifier in ids:
-            raise _error(
-                source, at, f"two points would be called {identifier}", "make the values differ in letters"
-            )
+            raise _error(source, at, f"two points would be called {identifier}", "make the values differ in letters")
         ids.add(identifier)
         image = str(combination["image"])
         version = version_of_image(image)

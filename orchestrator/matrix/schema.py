@@ -41,9 +41,7 @@ class AcceleratorFields(Strict):
 
     vendor: Vendor | None = Field(default=None, description="Sets the resource name; `cpu` asks for no device.")
     product: Text | None = Field(default=None, description="Product name as the node's label carries it.")
-    resource: Text | None = Field(
-        None, description="Extended resource, when it is not the vendor's usual one."
-    )
+    resource: Text | None = Field(None, description="Extended resource, when it is not the vendor's usual one.")
 
 
 class SecretKey(Strict):
@@ -95,18 +93,14 @@ class PodFields(Strict):
     volumes: list[dict[str, Any]] | None = None
     volume_mounts: list[dict[str, Any]] | None = None
     resources: dict[Literal["requests", "limits"], dict[str, str]] | None = None
-    shm_size: str | None = Field(
-        None, description="Size of /dev/shm, for example 8Gi; default only for TP > 1."
-    )
+    shm_size: str | None = Field(None, description="Size of /dev/shm, for example 8Gi; default only for TP > 1.")
 
 
 class Settings(Strict):
     """What both `defaults` and a group may say; a group's value wins, mappings are merged key by key."""
 
     image: Text | list[Text] | None = Field(default=None, description="vLLM image; a list makes the version an axis.")
-    arguments: dict[str, Value] = Field(
-        default_factory=dict, description="vLLM arguments; a list is an axis."
-    )
+    arguments: dict[str, Value] = Field(default_factory=dict, description="vLLM arguments; a list is an axis.")
     env: dict[EnvName, str] = Field(default_factory=dict)
     accelerator: AcceleratorFields = Field(default_factory=AcceleratorFields)
     hugging_face_token: SecretKey | None = None
@@ -122,12 +116,8 @@ class Group(Settings):
     label: Text | None = Field(default=None, description="How tables name the model; default: the model's own name.")
     model: Text | list[Text]
     include: list[dict[str, Value]] = Field(default_factory=list, description="Further points of this group.")
-    exclude: list[dict[str, Value]] = Field(
-        default_factory=list, description="Points of the product to leave out."
-    )
-    expect: Failure | None = Field(
-        None, description="The failure kind that these points are expected to end in."
-    )
+    exclude: list[dict[str, Value]] = Field(default_factory=list, description="Points of the product to leave out.")
+    expect: Failure | None = Field(None, description="The failure kind that these points are expected to end in.")
 
 
 class Matrix(Strict):

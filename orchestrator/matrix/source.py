@@ -43,19 +43,13 @@ def read_source(path: Path) -> Source:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"{path}: {error.strerror or error}", remedy="name a matrix file that exists"
-        ) from error
+        raise UsageError(f"{path}: {error.strerror or error}", remedy="name a matrix file that exists") from error
     if len(raw) > MAX_BYTES:
-        raise UsageError(
-            f"{path}: {len(raw)} bytes", remedy=f"a matrix has at most {MAX_BYTES} bytes; split it"
-        )
+        raise UsageError(f"{path}: {len(raw)} bytes", remedy=f"a matrix has at most {MAX_BYTES} bytes; split it")
     try:
         return parse_source(raw.decode("utf-8"), str(path))
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path}: byte {error.start} is not UTF-8", remedy="save the file as UTF-8"
-        ) from error
+        raise UsageError(f"{path}: byte {error.start} is not UTF-8", remedy="save the file as UTF-8") from error
 
 
 def parse_source(text: str, name: str) -> Source:
@@ -91,9 +85,7 @@ def _refuse_anchors(text: str, name: str) -> None:
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:
-                    raise UsageError(
-                        f"{name}:{line}: nested deeper than {MAX_DEPTH}", remedy="flatten the document"
-                    )
+                    raise UsageError(f"{name}:{line}: nested deeper than {MAX_DEPTH}", remedy="flatten the document")
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
     except yaml.YAMLError as error:

@@ -35,9 +35,7 @@ def canonical_name(name: str) -> str:
     bare = name.strip().lstrip("-").replace("_", "-")
     bare = SHORT_NAMES.get(bare, bare)
     if not bare or not all(part.replace(".", "").isalnum() for part in bare.split("-") if part):
-        raise UsageError(
-            f"{name!r} is not the name of a vLLM argument", remedy="use letters, digits and dashes"
-        )
+        raise UsageError(f"{name!r} is not the name of a vLLM argument", remedy="use letters, digits and dashes")
     if bare in OWNED_BY_KPROF:
         raise UsageError(f"the argument {bare!r} is set by kprof", remedy=OWNED_BY_KPROF[bare])
     return bare

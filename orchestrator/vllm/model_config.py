@@ -75,9 +75,7 @@ def parse_model_config(raw: Mapping[str, Any], name: str) -> ModelConfig:
     def number(key: str, default: int | None = None) -> int:
         value = text.get(key, raw.get(key, default))
         if isinstance(value, bool) or not isinstance(value, int):
-            raise UsageError(
-                f"config.json of {name}: {key} is {value!r}", remedy=f"{key} must be a whole number"
-            )
+            raise UsageError(f"config.json of {name}: {key} is {value!r}", remedy=f"{key} must be a whole number")
         return value
 
     heads = number("num_attention_heads")
@@ -102,9 +100,7 @@ def parse_model_config(raw: Mapping[str, Any], name: str) -> ModelConfig:
         vocab_size=number("vocab_size"),
         tied_embeddings=bool(text.get("tie_word_embeddings", raw.get("tie_word_embeddings", False))),
         max_position_embeddings=number("max_position_embeddings"),
-        dtype_bytes=_DTYPE_BYTES.get(
-            str(text.get("torch_dtype") or raw.get("torch_dtype") or text.get("dtype")), 2
-        ),
+        dtype_bytes=_DTYPE_BYTES.get(str(text.get("torch_dtype") or raw.get("torch_dtype") or text.get("dtype")), 2),
         quantization=quantization.get("quant_method"),
         sliding_window=window if sliding else None,
         sliding_layers=sliding,

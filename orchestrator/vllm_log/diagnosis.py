@@ -86,7 +86,9 @@ class Diagnosis:
         stage = self._stage_of(line.pid or "")
         kind = cause.kind
         numbers = {
-            name: number(text) for name, text in zip(cause.numbers, match.groups(), strict=False) if text and name != "tried"
+            name: number(text)
+            for name, text in zip(cause.numbers, match.groups(), strict=False)
+            if text and name != "tried"
         }
         if kind == "oom":
             kind = "gpu.busy" if _device_is_busy(line.text) else f"oom.{stage}" if stage in _OOM_STAGES else "oom"

@@ -68,7 +68,10 @@ CAUSES: tuple[FailureWording, ...] = (
     _cause("oom", r"OutOfMemoryError: (?!.*warming up)"),
     _cause("oom", r"(?:RuntimeError|Error): (?:CUDA error: )?out of memory"),
     _cause("oom.load", r"Failed to load model - not enough GPU memory"),
-    _cause("gpu.hardware", r"NVRM: Xid|uncorrectable ECC error|GPU has fallen off the bus|GPU is lost|ECC error encountered"),
+    _cause(
+        "gpu.hardware",
+        r"NVRM: Xid|uncorrectable ECC error|GPU has fallen off the bus|GPU is lost|ECC error encountered",
+    ),
     # ValueError: World size (4) is larger than the number of available GPUs (1) in this node. (0.13+)
     _cause(
         "gpu.insufficient",
@@ -102,7 +105,10 @@ CAUSES: tuple[FailureWording, ...] = (
         "attention_heads",
         "tensor_parallel_size",
     ),
-    _cause("config.parallelism", r"AssertionError: \d+ is not divisible by \d+|Weight input_size_per_partition=\d+.*is not divisible"),
+    _cause(
+        "config.parallelism",
+        r"AssertionError: \d+ is not divisible by \d+|Weight input_size_per_partition=\d+.*is not divisible",
+    ),
     _cause(
         "config.unsupported",
         r"Model architectures .* are not supported|does not recognize this architecture|"
@@ -168,7 +174,12 @@ STAGE_FRAMES: tuple[tuple[str, frozenset[str]], ...] = (
         "profile",
         frozenset({"determine_available_memory", "determine_num_available_blocks", "profile_run", "_dummy_run"}),
     ),
-    ("load", frozenset({"load_model", "load_weights", "initialize_model", "_initialize_model", "process_weights_after_loading"})),
+    (
+        "load",
+        frozenset(
+            {"load_model", "load_weights", "initialize_model", "_initialize_model", "process_weights_after_loading"}
+        ),
+    ),
     ("kv_cache", frozenset({"initialize_kv_cache", "initialize_cache", "initialize_from_config"})),
     ("runtime", frozenset({"execute_model", "step", "run_busy_loop"})),
 )

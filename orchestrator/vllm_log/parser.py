@@ -11,7 +11,17 @@ from orchestrator.vllm_log.ledger import Ledger
 from orchestrator.vllm_log.redact import redact
 from orchestrator.vllm_log.checks import budget_checks
 from orchestrator.vllm_log.result import Check, Evidence, StartUp
-from orchestrator.vllm_log.wordings import CAPTURING, LOADING, PLATFORM, READY, SIMULATOR, START, VERSION, WORDINGS, number
+from orchestrator.vllm_log.wordings import (
+    CAPTURING,
+    LOADING,
+    PLATFORM,
+    READY,
+    SIMULATOR,
+    START,
+    VERSION,
+    WORDINGS,
+    number,
+)
 
 MAX_EVIDENCE_CHARACTERS = 2000
 
@@ -34,7 +44,9 @@ _NEEDLES = "|".join(
 _WORTH_READING = re.compile(_NEEDLES.encode())
 _TP = re.compile(r"'?tensor_parallel_size'?[=:]\s*(\d+)")
 _BLOCK = re.compile(r"'?block_size'?[=:]\s*(\d+)")
-_GRAPHS_APPLIED = re.compile(r"CUDA graph memory profiling is (enabled|disabled)|CUDA graph memory profiling will be enabled")
+_GRAPHS_APPLIED = re.compile(
+    r"CUDA graph memory profiling is (enabled|disabled)|CUDA graph memory profiling will be enabled"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +165,22 @@ class _StartUpState:
             self.graph_estimate_applied = match.group(1) == "enabled"
 
     def _fact(
-        self, line: Line, rank: str | None, names: tuple[str | None, ...], match: re.Match[str], scale: float, *, per_rank: bool
+        self,
+        line: Line,
+        rank: str | None,
+        names: tuple[str | None, ...],
+        match: re.Match[str],
+        scale: float,
+        *,
+        per_rank: bool,
     ) -> None:
         for name, text in zip(names, match.groups(), strict=False):
             if name is None or text is None:
                 continue
             value = number(text) * scale
-            self.ledger.put(name, value, rank if per_rank else None, line.pid, Evidence(line.number, evidence_text(line.text)))
+            self.ledger.put(
+                name, value, rank if per_rank else None, line.pid, Evidence(line.number, evidence_text(line.text))
+            )
 
     def result(self) -> StartUp:
         facts, ranks, evidence, derived = self.ledger.reduce()

@@ -22,10 +22,17 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # 'api_key': ['a', 'b']  and  api_key=["a"]
     (re.compile(rf"(?i)(['\"]?\b{_SECRET_NAMES}['\"]?\s*[:=]\s*)[\[(][^\])]*[\])]"), r"\1" + MASK),
     # --api-key=x, --api-key x, "api_key": "x", HF_TOKEN: x
-    (re.compile(rf"(?i)(['\"]?\b{_SECRET_NAMES}['\"]?\s*[:=]\s*)(?!None\b|null\b|\[redacted)(?:'[^']*'|\"[^\"]*\"|[^\s,;}})\]]+)"), r"\1" + MASK),
+    (
+        re.compile(
+            rf"(?i)(['\"]?\b{_SECRET_NAMES}['\"]?\s*[:=]\s*)(?!None\b|null\b|\[redacted)(?:'[^']*'|\"[^\"]*\"|[^\s,;}})\]]+)"
+        ),
+        r"\1" + MASK,
+    ),
     (re.compile(rf"(?i)(--{_SECRET_NAMES}\s+)(?!-)[^\s'\"]+"), r"\1" + MASK),
 )
-_HINT = re.compile(r"(?i)hf_|api_org|[srp]k-|gh[pousr]_|github_pat|glpat|xox|AKIA|ASIA|eyJ|bearer|basic|://|token|key|secret|passw|auth|sig")
+_HINT = re.compile(
+    r"(?i)hf_|api_org|[srp]k-|gh[pousr]_|github_pat|glpat|xox|AKIA|ASIA|eyJ|bearer|basic|://|token|key|secret|passw|auth|sig"
+)
 
 
 def redact(text: str) -> str:

@@ -35,7 +35,9 @@ def remedy_for(
     if kind == "kv.context_too_long" and "estimated_max_model_len" in numbers:
         return _context_remedy(numbers, tensor_parallel_size, block_size)
     if kind == "config.context_exceeds_model" and "derived_max_model_len" in numbers:
-        return f"--max-model-len {int(numbers['derived_max_model_len'])} is the most that the model's config.json allows"
+        return (
+            f"--max-model-len {int(numbers['derived_max_model_len'])} is the most that the model's config.json allows"
+        )
     if kind == "config.parallelism" and "attention_heads" in numbers:
         heads, size = int(numbers["attention_heads"]), int(numbers["tensor_parallel_size"])
         fitting = [count for count in range(1, heads + 1) if heads % count == 0]
@@ -48,7 +50,9 @@ def remedy_for(
         return f"free the device, or use --gpu-memory-utilization {share:.2f} at most"
     if kind == "kv.no_room" and "available_kv_gib" in numbers:
         more = f"{-numbers['available_kv_gib']:.2f} GiB are missing before the first KV block: "
-        return more + (f"--tensor-parallel-size {2 * (tensor_parallel_size or 1)}, or " + "a higher --gpu-memory-utilization")
+        return more + (
+            f"--tensor-parallel-size {2 * (tensor_parallel_size or 1)}, or " + "a higher --gpu-memory-utilization"
+        )
     return REMEDIES.get(kind)
 
 

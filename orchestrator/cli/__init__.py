@@ -1,0 +1,1 @@
+"""The command line: builds objects and turns errors into exit codes; it decides nothing."""

@@ -1,0 +1,119 @@
+"""`kprof sweep`: builds cluster, store and sweep, runs them, prints the summary."""
+
+import asyncio
+import json
+import signal
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.cli.progress import open_view
+from orchestrator.cli.select import load_selected
+from orchestrator.cluster.local.adapter import LocalCluster
+from orchestrator.cluster.manifest import DEFAULT_SIMULATOR_IMAGE, Simulation
+from orchestrator.cluster.port import Cluster
+from orchestrator.matrix.point import Point
+from orchestrator.report.summary import summarise
+from orchestrator.report.tables import terminal
+from orchestrator.store import RunRecord, Store, open_store
+from orchestrator.sweep.run import Sweep
+from orchestrator.sweep.schedule import Limits, longest_first
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOptions:
+    """The options of one `kprof sweep`."""
+
+    matrix: Path
+    local: bool
+    simulate: bool
+    only: tuple[str, ...]
+    max_gpus: int | None
+    max_parallel: int | None
+    fresh: bool
+    dry_run: bool
+    as_json: bool
+    store: str
+    context: str | None
+    kubeconfig: Path | None
+    namespace: str | None
+    simulator_image: str | None
+    simulate_speed: float
+    simulate_gpus: int
+
+
+def run_sweep(options: SweepOptions) -> int:
+    """Run the sweep; returns the exit code of the contract."""
+    matrix, selected = load_selected(options.matrix, options.only)
+    if options.dry_run:
+        _print_plan(selected, options)
+        return 0
+    simulation = None
+    if options.simulate:
+        simulation = Simulation(options.simulator_image or DEFAULT_SIMULATOR_IMAGE, options.simulate_speed)
+    store = open_store(options.store)
+    limits = Limits(options.max_gpus, options.max_parallel)
+
+    async def run() -> RunRecord:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        if task is not None:
+            loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        async with AsyncExitStack() as stack:
+            cluster = await _open_cluster(options, stack)
+            with open_view(selected, simulated=options.simulate) as view:
+                sweep = Sweep(cluster, store, matrix, limits=limits, simulation=simulation, observe=view.update)
+                record = sweep.prepare(fresh=options.fresh)
+                view.start(record, {point.hash for point in sweep.remaining(record, selected)})
+                await sweep.run(record, selected)
+        return record
+
+    try:
+        record = asyncio.run(run())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("interrupted: nothing is left running; the same command resumes", file=sys.stderr)  # noqa: T201
+        return 130
+    return _print_summary(store, record, selected, as_json=options.as_json)
+
+
+async def _open_cluster(options: SweepOptions, stack: AsyncExitStack) -> Cluster:
+    if options.local:
+        if options.simulate:
+            simulator = (sys.executable, "-m", "orchestrator.simulator")
+            return LocalCluster(simulator, devices=options.simulate_gpus)
+        return LocalCluster()
+    from orchestrator.cluster.kubernetes.adapter import KubernetesCluster
+
+    kubeconfig = None if options.kubeconfig is None else str(options.kubeconfig)
+    cluster = KubernetesCluster.connect(kubeconfig, options.context, options.namespace)
+    return await stack.enter_async_context(cluster)
+
+
+def _print_plan(selected: list[Point], options: SweepOptions) -> None:
+    order = longest_first(selected)
+    if options.as_json:
+        plan = [
+            {"point": point.id, "hash": point.hash, "devices": point.accelerator.count, "argv": point.argv}
+            for point in order
+        ]
+        print(json.dumps({"points": plan}))  # noqa: T201
+        return
+    for point in order:
+        devices = f"{point.accelerator.count} x {point.accelerator.resource or 'no device'}"
+        print(f"{point.id}  [{devices}]  vllm serve {' '.join(point.argv)}")  # noqa: T201
+
+
+def _print_summary(store: Store, run: RunRecord, selected: list[Point], *, as_json: bool) -> int:
+    wanted = {point.hash for point in selected}
+    results = [result for result in store.results(run.id) if result.point.hash in wanted]
+    have = {result.point.hash for result in results}
+    record = store.run(run.id) or run
+    summary = summarise(record, results, [point.id for point in selected if point.hash not in have])
+    if as_json:
+        print(json.dumps(summary.to_json()))  # noqa: T201
+    else:
+        terminal(summary, Console(highlight=False))
+    return 0 if summary.as_expected else 1

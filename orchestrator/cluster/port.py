@@ -1,0 +1,174 @@
+"""The port: what kprof asks of a cluster, and the few shapes that pass through it."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from orchestrator.errors import KprofError
+
+RUN_LABEL = "kprof.io/run"
+POINT_LABEL = "kprof.io/point"
+ATTEMPT_LABEL = "kprof.io/attempt"
+SPEC_LABEL = "kprof.io/spec"
+CONTAINER = "vllm"
+HTTP_PORT = 8000
+
+
+class Phase(StrEnum):
+    """Phase of a pod, as Kubernetes names it."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class PodManifest:
+    """A pod ready to be created; `body` is the Kubernetes object, `resource` and `devices` what it takes."""
+
+    name: str
+    labels: Mapping[str, str]
+    body: Mapping[str, Any]
+    resource: str | None
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """State of the vLLM container: `waiting`, `running` or `terminated`."""
+
+    state: str
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PodSnapshot:
+    """A pod as last seen; `reason` and `message` are the pod's own, `unschedulable` the scheduler's words."""
+
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    phase: Phase
+    reason: str = ""
+    message: str = ""
+    node: str | None = None
+    unschedulable: str | None = None
+    disruption: str | None = None
+    deleting: bool = False
+    container: Container | None = None
+
+    @property
+    def started(self) -> bool:
+        """Say whether the container runs or ran: only then is there a log."""
+        return self.container is not None and self.container.state in {"running", "terminated"}
+
+    @property
+    def finished(self) -> bool:
+        """Say whether the container ended, or never will start."""
+        ended = self.container is not None and self.container.state == "terminated"
+        return ended or self.phase in {Phase.SUCCEEDED, Phase.FAILED}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of the run's pods: `pod` is gone when `deleted`; `listing` replaces all that was known."""
+
+    pod: PodSnapshot | None = None
+    deleted: bool = False
+    listing: Sequence[PodSnapshot] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Log bytes of whole lines; `gap` says that lines before them were lost."""
+
+    data: bytes
+    gap: bool = False
+
+
+@dataclass(slots=True)
+class HttpReply:
+    """An HTTP answer of a pod; `chunks` yields the body as it comes."""
+
+    status: int
+    chunks: AsyncIterator[bytes]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def body(self, limit: int = 8 << 20) -> bytes:
+        """Read the whole body, at most `limit` bytes of it."""
+        data = bytearray()
+        async for chunk in self.chunks:
+            data += chunk
+            if len(data) > limit:
+                break
+        return bytes(data[:limit])
+
+
+class PodRejectedError(KprofError):
+    """The cluster refused this pod; `kind` is the failure kind of the result."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class PodUnreachableError(KprofError):
+    """The pod does not answer over HTTP (yet); transport trouble, never a verdict on the point."""
+
+
+class Cluster(Protocol):
+    """What a cluster must do. Every call retries transport trouble itself and raises ClusterError when it lasts."""
+
+    @property
+    def name(self) -> str:
+        """Return how reports call this cluster, for example `kubernetes` or `local`."""
+        ...
+
+    async def check(self, manifests: Sequence[PodManifest]) -> None:
+        """Find what would stop every point, before anything is created; raises ClusterError or UsageError."""
+        ...
+
+    async def free_devices(self, resource: str | None) -> int | None:
+        """Return how many devices of a resource could be taken now; None when the cluster does not tell."""
+        ...
+
+    async def open_run(self, run: str) -> None:
+        """Create the owner of the run's pods; deleting it takes them along."""
+        ...
+
+    async def close_run(self, run: str) -> None:
+        """Delete the run's owner and whatever is left of its pods."""
+        ...
+
+    async def create(self, manifest: PodManifest) -> PodSnapshot:
+        """Create the pod, or adopt an equal one of the same name; raises PodRejectedError."""
+        ...
+
+    async def get(self, name: str) -> PodSnapshot | None:
+        """Return a pod by name, None when there is none."""
+        ...
+
+    def changes(self, run: str) -> AsyncIterator[Change]:
+        """Yield a full listing of the run's pods first, then every change, for ever."""
+        ...
+
+    def logs(self, pod: PodSnapshot, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
+        """Yield the container's log from its first line, once each, until `finished()` and the log is read out."""
+        ...
+
+    def request(
+        self, pod: PodSnapshot, method: str, path: str, body: bytes | None = None, *, timeout_seconds: float
+    ) -> AbstractAsyncContextManager[HttpReply]:
+        """Call the pod's HTTP server; raises PodUnreachableError when it cannot be reached."""
+        ...
+
+    async def delete(self, pod: PodSnapshot) -> None:
+        """Delete the pod with this uid and wait until it is gone; no error when it is gone already."""
+        ...

@@ -1,0 +1,1 @@
+"""The life of one point: create, wait, parse, probe, record, always delete."""

@@ -1,0 +1,155 @@
+"""The summary as text: a terminal table, Markdown, CSV. Foreign text is stripped of control characters."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.report.summary import SIMULATED_NOTE, FailedRow, Row, Summary
+
+COLUMNS = (
+    "Model",
+    "Weights",
+    "Activation",
+    "Non-torch",
+    "CUDA Graph",
+    "KV Cache",
+    "TP",
+    "Util",
+    "max-model-len",
+)
+FAILED_COLUMNS = ("Model", "TP", "Failure", "Root Cause", "Remedy")
+UNITS_NOTE = (
+    'All values in GiB. "Activation" = torch peak memory increase. "CUDA Graph" = memory change during graph capture '
+    "(negative = freed)."
+)
+# C0 and C1 controls, and the marks that reorder text: none may reach a terminal from a log or a cluster.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Return foreign text that is safe to print."""
+    return _UNSAFE.sub("·", text)
+
+
+def _gib(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        printable(row.model),
+        _gib(row.weights_gib),
+        _gib(row.activation_gib),
+        _gib(row.non_torch_gib),
+        _gib(row.cuda_graph_gib),
+        _gib(row.kv_cache_gib),
+        str(row.tensor_parallel_size),
+        "-" if row.gpu_memory_utilization is None else f"{row.gpu_memory_utilization:g}",
+        "-" if row.max_model_len is None else str(row.max_model_len),
+    ]
+
+
+def _failed_cells(row: FailedRow) -> list[str]:
+    title = row.title if row.as_expected else f"{row.title} (not expected)"
+    return [
+        printable(row.model),
+        str(row.tensor_parallel_size),
+        title,
+        printable(row.cause),
+        printable(row.remedy or "-"),
+    ]
+
+
+def _headers(summary: Summary, columns: Sequence[str]) -> list[str]:
+    # A measured table has exactly the columns of the published one; any other says so in every row.
+    return [*columns, "Source"] if summary.simulated else list(columns)
+
+
+def _with_source(summary: Summary, row: Row | FailedRow, cells: list[str]) -> list[str]:
+    return [*cells, row.source] if summary.simulated else cells
+
+
+def terminal(summary: Summary, console: Console) -> None:
+    """Print both tables to a console."""
+    mark = " (SIMULATED)" if summary.simulated else ""
+    title = f"Run {summary.run.number} of {summary.run.matrix} on {printable(summary.run.cluster)}{mark}"
+    table = Table(title=title, title_justify="left")
+    for header in _headers(summary, COLUMNS):
+        table.add_column(header, justify="left" if header in {"Model", "Source"} else "right", no_wrap=True)
+    for row in summary.rows:
+        table.add_row(*(Text(cell) for cell in _with_source(summary, row, _cells(row))))
+    console.print(table)
+    console.print(Text(UNITS_NOTE), soft_wrap=True)
+    if summary.failed:
+        failed = Table(title=f"Failed configurations{mark}", title_justify="left", show_lines=True)
+        for header in _headers(summary, FAILED_COLUMNS):
+            narrow = header in {"TP", "Source", "Model"}
+            failed.add_column(header, no_wrap=narrow, overflow="fold")
+        for item in summary.failed:
+            failed.add_row(*(Text(cell) for cell in _with_source(summary, item, _failed_cells(item))))
+        console.print(failed)
+    for line in _footer(summary):
+        console.print(Text(line), soft_wrap=True)
+
+
+def _footer(summary: Summary) -> list[str]:
+    lines = [f"Note: {printable(note)}" for note in summary.notes]
+    lines += [f"No result: {point}" for point in summary.missing]
+    unexpected = [row.point for row in summary.rows if not row.as_expected]
+    lines += [f"Started, although a failure was expected: {point}" for point in unexpected]
+    return [*lines, SIMULATED_NOTE] if summary.simulated else lines
+
+
+def markdown(summary: Summary) -> str:
+    """Return both tables as Markdown, in the columns and rounding of the published H100 table."""
+    parts = [f"**{SIMULATED_NOTE}**", ""] if summary.simulated else []
+    rows = [_with_source(summary, row, _cells(row)) for row in summary.rows]
+    parts += _markdown_table(_headers(summary, COLUMNS), rows)
+    parts += ["", UNITS_NOTE]
+    if summary.failed:
+        failed = [_with_source(summary, row, _failed_cells(row)) for row in summary.failed]
+        parts += ["", "### Failed Configurations", ""]
+        parts += _markdown_table(_headers(summary, FAILED_COLUMNS), failed)
+    footer = [line for line in _footer(summary) if line != SIMULATED_NOTE]
+    if footer:
+        parts += ["", *(f"- {line}" for line in footer)]
+    return "\n".join(parts) + "\n"
+
+
+def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(headers) + " |", "| " + " | ".join("-" * len(header) for header in headers) + " |"]
+    for row in rows:
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) + " |")
+    return lines
+
+
+def as_csv(summary: Summary) -> str:
+    """Return every point as one CSV row, ready and failed alike; the source is always a column."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["point", *(name.lower() for name in COLUMNS), "outcome", "failure", "cause", "remedy", "source"])
+    for row in summary.rows:
+        cells = ["" if cell == "-" else cell for cell in _cells(row)]
+        writer.writerow([row.point, *(_inert(cell) for cell in cells), "ready", "", "", "", row.source])
+    for item in summary.failed:
+        head = [item.point, _inert(printable(item.model)), "", "", "", "", "", item.tensor_parallel_size, "", ""]
+        tail = [
+            "failed",
+            item.failure,
+            _inert(printable(item.cause)),
+            _inert(printable(item.remedy or "")),
+            item.source,
+        ]
+        writer.writerow([*head, *tail])
+    return buffer.getvalue()
+
+
+def _inert(cell: str) -> str:
+    # A spreadsheet runs a cell that starts like a formula; a negative number is no formula.
+    is_number = re.fullmatch(r"-?[\d.]+", cell)
+    return "'" + cell if cell[:1] in set("=+-@\t") and not is_number else cell

@@ -1,0 +1,315 @@
+"""The store's door: every write is one transaction, committed to disk before it returns."""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from orchestrator import __version__
+from orchestrator.errors import KprofError, UsageError
+from orchestrator.matrix.point import Point
+from orchestrator.store import tables as t
+
+DEFAULT_STORE = "sqlite:///kprof.db"
+BUSY_SECONDS = 30
+_FACT_COLUMNS = (
+    "weights_gib",
+    "activation_gib",
+    "non_torch_gib",
+    "cuda_graph_gib",
+    "kv_cache_gib",
+    "kv_cache_tokens",
+)
+
+
+class StoreError(KprofError):
+    """The store cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One sweep; `number` counts runs of this store from 1, `source` is `measured` or `SIMULATED`."""
+
+    id: str
+    number: int
+    matrix: str
+    digest: str
+    cluster: str
+    source: str
+    created_at: str
+    finished_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPoint:
+    """One point of a run as it was asked for."""
+
+    hash: str
+    id: str
+    label: str
+    model: str
+    image: str
+    vllm_version: str | None
+    arguments: Mapping[str, Any]
+    accelerator: Mapping[str, Any]
+    expect: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """One result: its point, where its numbers come from, and the whole document."""
+
+    point: StoredPoint
+    attempt: int
+    source: str
+    outcome: str
+    failure_kind: str | None
+    document: Mapping[str, Any]
+    recorded_at: str
+
+
+def open_store(url: str) -> "Store":
+    """Open or create a store.
+
+    Raises UsageError for an address that is no SQLite URL or path, StoreError for a file that is no kprof store.
+    """
+    if "://" not in url:
+        url = f"sqlite:///{url}"
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise UsageError(f"--store: {error}", remedy="for example --store sqlite:///kprof.db") from None
+    if parsed.get_backend_name() != "sqlite":
+        raise UsageError(
+            f"--store: {parsed.get_backend_name()} is not supported", remedy="use a SQLite file: sqlite:///kprof.db"
+        )
+    if parsed.database and parsed.database != ":memory:" and not Path(parsed.database).absolute().parent.is_dir():
+        raise UsageError(f"--store: the folder of {parsed.database} does not exist", remedy="create it first")
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _pragmas)
+    event.listen(engine, "begin", _begin)
+    return Store(engine, parsed.database or "memory")
+
+
+def _pragmas(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by _begin, so that a writer locks at once
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Store:
+    """Runs, points and results. Raises StoreError when the file cannot be read or written."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self.name = name
+        with self._transaction() as connection:
+            t.metadata.create_all(connection)
+            version = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == "schema_version"))
+            if version is None:
+                connection.execute(insert(t.meta).values(key="schema_version", value=str(t.SCHEMA_VERSION)))
+            elif version != str(t.SCHEMA_VERSION):
+                raise StoreError(
+                    f"{name} has schema version {version}, this kprof writes {t.SCHEMA_VERSION}",
+                    remedy="use the kprof version that wrote it, or another --store",
+                )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise StoreError(
+                f"store {self.name}: {error.orig}", remedy="check the file, its disk and its permissions"
+            ) from error
+
+    # Runs
+
+    def create_run(
+        self, run_id: str, matrix: str, digest: str, cluster: str, source: str, points: Sequence[Point]
+    ) -> RunRecord:
+        """Record a new run and its points before anything of it is created."""
+        with self._transaction() as connection:
+            number = (connection.scalar(select(func.max(t.runs.c.number))) or 0) + 1
+            record = RunRecord(run_id, number, matrix, digest, cluster, source, _now(), None)
+            connection.execute(
+                t.runs.insert().values(
+                    id=run_id,
+                    number=number,
+                    matrix=matrix,
+                    digest=digest,
+                    cluster=cluster,
+                    source=source,
+                    kprof_version=__version__,
+                    created_at=record.created_at,
+                )
+            )
+            connection.execute(t.points.insert(), [_point_row(run_id, i, point) for i, point in enumerate(points)])
+        return record
+
+    def latest_run(
+        self, digest: str | None = None, cluster: str | None = None, source: str | None = None
+    ) -> RunRecord | None:
+        """Return the newest run that fits, None when there is none."""
+        query = select(t.runs).order_by(t.runs.c.number.desc()).limit(1)
+        for column, value in ((t.runs.c.digest, digest), (t.runs.c.cluster, cluster), (t.runs.c.source, source)):
+            if value is not None:
+                query = query.where(column == value)
+        return self._run(query)
+
+    def run(self, name: str) -> RunRecord | None:
+        """Return a run by id, by the start of its id, or by number."""
+        if name.isdigit() and (found := self._run(select(t.runs).where(t.runs.c.number == int(name)))):
+            return found
+        return self._run(select(t.runs).where(t.runs.c.id.startswith(name, autoescape=True)).limit(1))
+
+    def _run(self, query: Any) -> RunRecord | None:
+        with self._transaction() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else RunRecord(**{k: v for k, v in row.items() if k != "kprof_version"})
+
+    def finish_run(self, run_id: str) -> None:
+        """Note that every point of the run has its result."""
+        with self._transaction() as connection:
+            connection.execute(t.runs.update().where(t.runs.c.id == run_id).values(finished_at=_now()))
+
+    # Attempts and results
+
+    def intend(self, run_id: str, point_hash: str, pod_name: str, attempt: int) -> None:
+        """Record the intent to create a pod, before it is created."""
+        with self._transaction() as connection:
+            values = {"run_id": run_id, "hash": point_hash, "attempt": attempt, "pod": pod_name, "intended_at": _now()}
+            connection.execute(insert(t.attempts).values(**values, ended=False).on_conflict_do_nothing())
+
+    def created(self, run_id: str, point_hash: str, attempt: int, uid: str) -> None:
+        """Record the uid of the pod that was created."""
+        self._attempt(run_id, point_hash, attempt, uid=uid)
+
+    def _attempt(self, run_id: str, point_hash: str, attempt: int, **values: Any) -> None:
+        a = t.attempts.c
+        with self._transaction() as connection:
+            where = (a.run_id == run_id) & (a.hash == point_hash) & (a.attempt == attempt)
+            connection.execute(t.attempts.update().where(where).values(**values))
+
+    def next_attempt(self, run_id: str, point_hash: str) -> int:
+        """Return the attempt to work on: the last one that has no end yet, else a new one."""
+        a = t.attempts.c
+        with self._transaction() as connection:
+            row = connection.execute(
+                select(a.attempt, a.ended)
+                .where((a.run_id == run_id) & (a.hash == point_hash))
+                .order_by(a.attempt.desc())
+                .limit(1)
+            ).first()
+        if row is None:
+            return 0
+        return int(row.attempt) + 1 if row.ended else int(row.attempt)
+
+    def record(self, run_id: str, document: Mapping[str, Any], log: bytes, log_size: int, *, truncated: bool) -> None:
+        """Store one result with its evidence; a later attempt at the same point replaces an earlier one."""
+        point_hash, attempt = str(document["point_hash"]), int(document["attempt"])
+        facts = document["start_up"]["facts"]
+        failure = document["failure"]
+        row = {
+            "run_id": run_id,
+            "hash": point_hash,
+            "attempt": attempt,
+            "source": document["source"],
+            "outcome": document["outcome"],
+            "failure_kind": None if failure is None else failure["kind"],
+            "document": dict(document),
+            "recorded_at": _now(),
+            **{name: facts.get(name) for name in _FACT_COLUMNS},
+        }
+        a = t.attempts.c
+        with self._transaction() as connection:
+            statement = insert(t.results).values(**row)
+            connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "hash"], set_=row))
+            proof = {"run_id": run_id, "hash": point_hash, "attempt": attempt, "encoding": "zlib", "size": log_size}
+            proof |= {"truncated": truncated, "log": log}
+            keep = insert(t.evidence).values(**proof)
+            connection.execute(keep.on_conflict_do_update(index_elements=["run_id", "hash", "attempt"], set_=proof))
+            where = (a.run_id == run_id) & (a.hash == point_hash) & (a.attempt == attempt)
+            connection.execute(t.attempts.update().where(where).values(ended=True))
+
+    def results(self, run_id: str) -> list[StoredResult]:
+        """Return the results of a run in the order of its matrix."""
+        r, p = t.results.c, t.points.c
+        query = (
+            select(t.points, r.attempt, r.source, r.outcome, r.failure_kind, r.document, r.recorded_at)
+            .join(t.results, (r.run_id == p.run_id) & (r.hash == p.hash))
+            .where(p.run_id == run_id)
+            .order_by(p.position)
+        )
+        with self._transaction() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [
+            StoredResult(
+                _point(row),
+                row["attempt"],
+                row["source"],
+                row["outcome"],
+                row["failure_kind"],
+                row["document"],
+                row["recorded_at"],
+            )
+            for row in rows
+        ]
+
+    def points(self, run_id: str) -> list[StoredPoint]:
+        """Return the points of a run in the order of its matrix."""
+        with self._transaction() as connection:
+            query = select(t.points).where(t.points.c.run_id == run_id).order_by(t.points.c.position)
+            return [_point(row) for row in connection.execute(query).mappings()]
+
+    def log(self, run_id: str, point_hash: str) -> bytes | None:
+        """Return the redacted log of the newest attempt at a point, None when none is stored."""
+        e = t.evidence.c
+        with self._transaction() as connection:
+            blob = connection.scalar(
+                select(e.log).where((e.run_id == run_id) & (e.hash == point_hash)).order_by(e.attempt.desc()).limit(1)
+            )
+        return None if blob is None else zlib.decompressobj().decompress(blob)
+
+
+def _point_row(run_id: str, position: int, point: Point) -> dict[str, Any]:
+    accelerator = point.accelerator
+    return {
+        "run_id": run_id,
+        "hash": point.hash,
+        "position": position,
+        "id": point.id,
+        "label": point.label,
+        "model": point.model,
+        "image": point.image,
+        "vllm_version": point.vllm_version,
+        "arguments": dict(point.arguments),
+        "accelerator": {"vendor": accelerator.vendor, "product": accelerator.product, "count": accelerator.count},
+        "expect": point.expect,
+    }
+
+
+def _point(row: RowMapping) -> StoredPoint:
+    names = ("hash", "id", "label", "model", "image", "vllm_version", "arguments", "accelerator", "expect")
+    return StoredPoint(**{name: row[name] for name in names})

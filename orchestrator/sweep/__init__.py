@@ -1,0 +1,1 @@
+"""Many points: order, device budget, parallelism, resume, adoption and interrupt."""

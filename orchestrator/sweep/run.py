@@ -1,0 +1,175 @@
+"""One sweep: resume or start a run, profile its points side by side, leave nothing behind."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.cluster.manifest import Simulation, pod_name, render_pod
+from orchestrator.cluster.port import POINT_LABEL, Cluster, PodManifest, PodSnapshot
+from orchestrator.cluster.watch import PodWatch
+from orchestrator.errors import ClusterError
+from orchestrator.matrix.expand import LoadedMatrix
+from orchestrator.matrix.point import Point, matrix_digest
+from orchestrator.profile.evidence import LogEvidence
+from orchestrator.profile.point_run import PointRun
+from orchestrator.profile.result import PointResult, Source
+from orchestrator.store import RunRecord, Store
+from orchestrator.sweep.schedule import Limits, longest_first, startable
+
+POLL_SECONDS = 2.0
+# Kinds that speak of the cluster and not of the configuration: the same command tries these points again.
+CLUSTER_TROUBLE = "pod."
+# The same trouble on the first points means that every point has it.
+ALIKE_LIMIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What happens to a point: its id, and the stage it is in; `failure` is set with the stage `done`."""
+
+    point: Point
+    stage: str
+    result: PointResult | None = None
+
+
+class Sweep:
+    """Runs the selected points of one matrix on one cluster, resuming the newest run of the same matrix."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        matrix: LoadedMatrix,
+        *,
+        limits: Limits,
+        simulation: Simulation | None = None,
+        observe: Callable[[Progress], None] = lambda _progress: None,
+    ) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._matrix = matrix
+        self._limits = limits
+        self._simulation = simulation
+        self._observe = observe
+        self.source = Source.MEASURED if simulation is None else Source.SIMULATED
+        self._alike: list[str] = []
+        self._stopped: str | None = None
+
+    def prepare(self, *, fresh: bool) -> RunRecord:
+        """Return the newest run of this matrix, cluster and source, or record a new one."""
+        digest = matrix_digest(list(self._matrix.points))
+        known = self._store.latest_run(digest, self._cluster.name, str(self.source))
+        if known is not None and not fresh:
+            return known
+        return self._store.create_run(
+            secrets.token_hex(4), self._matrix.name, digest, self._cluster.name, str(self.source), self._matrix.points
+        )
+
+    def remaining(self, run: RunRecord, selected: Sequence[Point]) -> list[Point]:
+        """Return the selected points that have no result yet, or only the cluster's trouble for one."""
+        done = {
+            result.point.hash
+            for result in self._store.results(run.id)
+            if not (result.failure_kind or "").startswith(CLUSTER_TROUBLE)
+        }
+        return [point for point in selected if point.hash not in done]
+
+    async def run(self, run: RunRecord, selected: Sequence[Point]) -> None:
+        """Profile what remains of the selected points.
+
+        Raises ClusterError when the cluster cannot be used, or when the first points fail alike for its reasons.
+        """
+        waiting = longest_first(self.remaining(run, selected))
+        if not waiting:
+            self._finish(run)
+            return
+        await self._cluster.check([self._manifest(point, run, self._attempt(run, point)) for point in waiting])
+        await self._cluster.open_run(run.id)
+        try:
+            async with PodWatch(self._cluster, run.id) as watch:
+                await self._remove_leftovers(watch, run, waiting)
+                await self._drive(run, watch, waiting)
+        finally:
+            await self._cluster.close_run(run.id)
+        if self._stopped is not None:
+            raise ClusterError(self._stopped, remedy="mend it, then run the same command: it goes on from here")
+        self._finish(run)
+
+    def _finish(self, run: RunRecord) -> None:
+        if run.finished_at is None and not self.remaining(run, self._matrix.points):
+            self._store.finish_run(run.id)
+
+    def _attempt(self, run: RunRecord, point: Point) -> int:
+        return self._store.next_attempt(run.id, point.hash)
+
+    def _manifest(self, point: Point, run: RunRecord, attempt: int) -> PodManifest:
+        return render_pod(point, run.id, attempt, self._simulation)
+
+    async def _remove_leftovers(self, watch: PodWatch, run: RunRecord, waiting: Sequence[Point]) -> None:
+        """Delete pods of a kprof that was killed, except those whose points wait: these are adopted."""
+        adopted = {pod_name(run.id, point.hash, self._attempt(run, point)) for point in waiting}
+        stale = [pod for pod in watch.pods() if pod.name not in adopted]
+        await asyncio.gather(*(self._cluster.delete(pod) for pod in stale))
+
+    async def _drive(self, run: RunRecord, watch: PodWatch, waiting: list[Point]) -> None:
+        running: dict[asyncio.Task[None], Point] = {}
+        # Pods that a killed kprof left running hold devices already: they go first, whatever is free.
+        present = {pod.labels.get(POINT_LABEL) for pod in watch.pods()}
+        adopt = [point for point in waiting if point.hash in present]
+        try:
+            async with asyncio.TaskGroup() as group:
+                while waiting or running:
+                    if self._stopped is not None:
+                        waiting.clear()
+                    chosen = adopt or await self._choose(waiting, list(running.values()))
+                    adopt = []
+                    for point in chosen:
+                        waiting.remove(point)
+                        running[group.create_task(self._point(run, watch, point), name=point.id)] = point
+                    if running:
+                        done, _ = await asyncio.wait(
+                            running, timeout=POLL_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                        )
+                        for task in done:
+                            running.pop(task)
+                    else:
+                        await asyncio.sleep(POLL_SECONDS)
+        except BaseExceptionGroup as group_error:
+            raise _first(group_error) from group_error
+
+    async def _choose(self, waiting: Sequence[Point], running: Sequence[Point]) -> list[Point]:
+        resources = {point.accelerator.resource for point in waiting}
+        free = {resource: await self._cluster.free_devices(resource) for resource in resources}
+        return startable(waiting, running, free, self._limits)
+
+    async def _point(self, run: RunRecord, watch: PodWatch, point: Point) -> None:
+        attempt = self._attempt(run, point)
+        manifest = self._manifest(point, run, attempt)
+        self._store.intend(run.id, point.hash, manifest.name, attempt)
+
+        def created(pod: PodSnapshot) -> None:
+            self._store.created(run.id, point.hash, attempt, pod.uid)
+
+        def record(result: PointResult, log: LogEvidence) -> None:
+            self._store.record(run.id, result.to_json(), log.compressed(), log.size, truncated=log.truncated)
+
+        job = PointRun(self._cluster, watch, point, manifest, self.source, attempt)
+        result = await job.run(created, lambda stage: self._observe(Progress(point, stage)), record)
+        self._observe(Progress(point, "done", result))
+        self._note_trouble(result)
+
+    def _note_trouble(self, result: PointResult) -> None:
+        failure = result.failure
+        if failure is None or not failure.kind.startswith(CLUSTER_TROUBLE):
+            self._alike.clear()
+            return
+        self._alike.append(failure.kind)
+        if len(self._alike) >= ALIKE_LIMIT and len(set(self._alike)) == 1:
+            self._stopped = f"the last {len(self._alike)} points failed alike: {failure.kind}: {failure.line}"
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,65 @@
+"""Which points may start now: longest first, within the devices that are free and the limits given."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.errors import UsageError
+from orchestrator.matrix.point import Point
+from orchestrator.memory.weights import weight_bytes
+from orchestrator.vllm.model_config import model_config
+from orchestrator.vllm.settings import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the user allows: devices in use at once and points in flight; None is no limit."""
+
+    max_gpus: int | None = None
+    max_parallel: int | None = None
+
+
+def longest_first(points: Sequence[Point]) -> list[Point]:
+    """Order points by how long they will take: more devices first, then more weights, then as written.
+
+    A long point that starts last would keep the whole sweep waiting for it.
+    """
+    return sorted(points, key=lambda point: (-point.accelerator.count, -_weight(point)))
+
+
+def _weight(point: Point) -> int:
+    try:
+        model = model_config(point.model)
+    except UsageError:
+        return 0  # an unknown model keeps its place among those of equal device count
+    settings = EngineSettings(
+        1, 1, 1, 0.9, 1, 16, 1, 1, 2, model.dtype_bytes, model.quantization, False, True, None, None
+    )
+    return weight_bytes(model, settings)
+
+
+def startable(
+    waiting: Sequence[Point], running: Sequence[Point], free: Mapping[str | None, int | None], limits: Limits
+) -> list[Point]:
+    """Return the waiting points that may start now, in order.
+
+    `free` is what the cluster could still give, by resource (None: it does not tell). A point that does not fit
+    is passed over for smaller ones behind it; points never hold more than `max_gpus` together.
+    """
+    used = sum(point.accelerator.count for point in running)
+    left = dict(free)
+    slots = None if limits.max_parallel is None else limits.max_parallel - len(running)
+    chosen: list[Point] = []
+    for point in waiting:
+        need, resource = point.accelerator.count, point.accelerator.resource
+        if slots is not None and len(chosen) >= slots:
+            break
+        if limits.max_gpus is not None and used + need > limits.max_gpus:
+            continue
+        available = left.get(resource)
+        if available is not None:
+            if need > available:
+                continue
+            left[resource] = available - need
+        used += need
+        chosen.append(point)
+    return chosen
