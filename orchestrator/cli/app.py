@@ -66,7 +66,7 @@ SimulatorImage = Annotated[
 Speed = Annotated[float, typer.Option("--simulate-speed", help="How much faster than life.", min=0.1, max=10000)]
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag
+def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"kprof {__version__}")
         raise typer.Exit
@@ -76,7 +76,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the fl
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,  # noqa: FBT002, ARG001
+    ] = False,
 ) -> None:
     """Find out where every GiB of accelerator memory goes when vLLM starts."""
 

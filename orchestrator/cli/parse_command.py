@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.cli.console import stdout_console
 from orchestrator.errors import UsageError
 from orchestrator.report.tables import printable
 from orchestrator.vllm_log import StartUp, parse_log
@@ -16,7 +17,7 @@ from orchestrator.vllm_log import StartUp, parse_log
 def parse_files(names: Sequence[str], *, as_json: bool) -> int:
     """Parse each log and print its start-ups in order; returns 0, or 1 when one of them failed."""
     failed = False
-    console = Console(highlight=False)
+    console = stdout_console()
     for name in names:
         for start_up in parse_log(_read(name)):
             failed = failed or start_up.failure is not None

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.console import stdout_console
 from orchestrator.errors import NothingSelectedError
 from orchestrator.report.summary import SIMULATED_NOTE, summarise
 from orchestrator.report.tables import as_csv, markdown, printable, terminal
@@ -51,7 +52,7 @@ def print_summary(url: str, name: str | None, output: str) -> None:
     missing = [point.id for point in store.points(run.id) if point.hash not in have]
     summary = summarise(run, results, missing)
     if output == "table":
-        terminal(summary, Console(highlight=False))
+        terminal(summary, stdout_console())
     elif output == "json":
         sys.stdout.write(json.dumps(summary.to_json()) + "\n")
     else:
@@ -78,7 +79,7 @@ def print_result(url: str, name: str | None, point: str, *, as_json: bool) -> No
         document = {"run": run.id, "point": result.point.id, "recorded_at": result.recorded_at, **result.document}
         sys.stdout.write(json.dumps(document) + "\n")
         return
-    console = Console(highlight=False)
+    console = stdout_console()
 
     def say(text: str = "") -> None:
         console.print(Text(printable(text)), soft_wrap=True)
@@ -138,10 +139,11 @@ def _say_metrics(say: Any, document: Mapping[str, Any]) -> None:
         return
     say(f"metrics live: {live['prompt_tokens']} prompt tokens")
     for sample in live["samples"]:
-        bounds = f"{sample['expected_min_blocks']} to {sample['expected_max_blocks']}"
+        low, high = sample["expected_min_blocks"], sample["expected_max_blocks"]
+        bounds = "unknown" if low is None else str(low) if low == high else f"{low} to {high}"
         used = sample["used_blocks"]
-        say(
-            f"  usage {sample['usage_ratio']:.6f} = {used} blocks of {(live['num_gpu_blocks'] or 1) - 1}, expected {bounds}"
-        )
+        tokens = f"{live['prompt_tokens']} + {sample['generated_tokens']} tokens"
+        total = (live["num_gpu_blocks"] or 1) - 1
+        say(f"  {tokens}: usage {sample['usage_ratio']:.6f} = {used} of {total} blocks, expected {bounds}")
     verdict = {True: "agrees", False: "DISAGREES", None: "not judged"}[live["agrees"]]
     say(f"  KV accounting: {verdict}" + (f" ({live['note']})" if live["note"] else ""))

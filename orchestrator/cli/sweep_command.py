@@ -8,8 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from orchestrator.cli.console import stdout_console
 from orchestrator.cli.progress import open_view
 from orchestrator.cli.select import load_selected
 from orchestrator.cluster.local.adapter import LocalCluster
@@ -115,5 +114,5 @@ def _print_summary(store: Store, run: RunRecord, selected: list[Point], *, as_js
     if as_json:
         print(json.dumps(summary.to_json()))  # noqa: T201
     else:
-        terminal(summary, Console(highlight=False))
+        terminal(summary, stdout_console())
     return 0 if summary.as_expected else 1

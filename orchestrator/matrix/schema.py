@@ -102,10 +102,10 @@ class Settings(Strict):
     image: Text | list[Text] | None = Field(default=None, description="vLLM image; a list makes the version an axis.")
     arguments: dict[str, Value] = Field(default_factory=dict, description="vLLM arguments; a list is an axis.")
     env: dict[EnvName, str] = Field(default_factory=dict)
-    accelerator: AcceleratorFields = Field(default_factory=AcceleratorFields)
+    accelerator: AcceleratorFields = AcceleratorFields.model_validate({})
     hugging_face_token: SecretKey | None = None
     cache: CacheFields = CacheFields()
-    pod: PodFields = Field(default_factory=PodFields)
+    pod: PodFields = PodFields.model_validate({})
     timeouts: TimeoutFields = TimeoutFields()
 
 

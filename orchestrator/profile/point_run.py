@@ -205,7 +205,7 @@ class PointRun:
                 probing.result()
         except (TimeoutError, PodUnreachableError) as error:
             words = str(error) or f"no answer within {self._point.timeouts.probe_seconds} s"
-            self._seen.live = self._seen.live or LiveCheck(0, 0, None, None, (), None, f"probe cut short: {words}")
+            self._seen.live = self._seen.live or LiveCheck(0, None, None, (), None, f"probe cut short: {words}")
         finally:
             for task in (ended, probing):
                 task.cancel()

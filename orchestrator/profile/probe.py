@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from orchestrator.cluster.port import Cluster, HttpReply, PodSnapshot, PodUnreachableError
 from orchestrator.profile.result import LiveCheck, LiveSample
@@ -11,6 +10,7 @@ from orchestrator.vllm.metrics import KvMetrics, read_metrics
 
 CALL_SECONDS = 15.0
 RETRY_SECONDS = 0.25
+POLL_SECONDS = 0.03
 PROMPT_TOKENS = 2000
 GENERATED_TOKENS = 512
 SAMPLES_WANTED = 3
@@ -66,7 +66,7 @@ class Probe:
         """Send one streamed request, read /metrics while it runs, and compare the blocks in use with arithmetic.
 
         `tokens_equal_blocks` says that the log's token capacity is blocks x block size: only then does one request
-        of T tokens hold ceil(T / block size) blocks. Raises PodUnreachableError.
+        of T tokens hold about T / block size blocks. Raises PodUnreachableError.
         """
         name, length = await self.served_model()
         idle = await self.metrics()
@@ -82,7 +82,6 @@ class Probe:
             "ignore_eos": True,
             "temperature": 0,
             "stream": True,
-            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
         raw = json.dumps(body).encode()
         async with self._cluster.request(
@@ -91,80 +90,51 @@ class Probe:
             if reply.status != 200:
                 words = (await reply.body(2048)).decode("utf-8", "replace")
                 blocks = idle.num_gpu_blocks if idle else None
-                return LiveCheck(prompt, 0, size, blocks, (), None, f"the server answered {reply.status}: {words}")
-            counter = _TokenCounter()
-            exact = size if tokens_equal_blocks else None
-            reader = asyncio.create_task(counter.read(reply))
+                return LiveCheck(prompt, size, blocks, (), None, f"the server answered {reply.status}: {words}")
+            reader = asyncio.create_task(_drain(reply))
             try:
-                samples = await self._sample(counter, prompt, generate, exact)
+                samples = await self._sample(reader, idle, prompt, size if tokens_equal_blocks else None)
             finally:
                 reader.cancel()  # closing the connection ends the request
                 await asyncio.gather(reader, return_exceptions=True)
-        return _judge(prompt, counter.tokens, size, idle, samples)
+        return _judge(prompt, size, idle, samples)
 
     async def _sample(
-        self, counter: "_TokenCounter", prompt: int, generate: int, block_size: int | None
+        self, reader: asyncio.Task[None], idle: KvMetrics | None, prompt: int, block_size: int | None
     ) -> list[LiveSample]:
+        base = (idle.generation_tokens if idle else None) or 0
         samples: list[LiveSample] = []
-        await counter.started.wait()
-        while len(samples) < SAMPLES_WANTED and not counter.done:
-            before = counter.tokens
+        while len(samples) < SAMPLES_WANTED and not reader.done():
             metrics = await self.metrics()
-            after = generate if counter.done else counter.tokens
             if metrics is None or metrics.usage_ratio is None:
                 return samples
-            # A gauge may lag behind the first step; a reading of 0 says nothing yet.
-            if metrics.usage_ratio > 0:
-                low = high = None
-                if block_size:
-                    low = -(-prompt // block_size) if before == 0 else -(-(prompt + before - 1) // block_size)
-                    high = -(-(prompt + min(after + _LOOKAHEAD, generate)) // block_size)
-                samples.append(LiveSample(metrics.used_blocks, metrics.usage_ratio, low, high))
-            await asyncio.sleep(RETRY_SECONDS / 5)
+            # Between the start of prefill and the first token the blocks are being given out.
+            generated = None if metrics.generation_tokens is None else metrics.generation_tokens - base
+            if metrics.usage_ratio > 0 and (generated or 0) > 0:
+                samples.append(_sample_of(metrics, prompt, generated, block_size))
+            await asyncio.sleep(POLL_SECONDS)
         return samples
 
 
-# Tokens the engine may have computed that the stream has not delivered yet.
-_LOOKAHEAD = 64
+async def _drain(reply: HttpReply) -> None:
+    async for _chunk in reply.chunks:
+        pass
 
 
-class _TokenCounter:
-    """Counts the tokens of a streamed completion as they arrive."""
+def _sample_of(metrics: KvMetrics, prompt: int, generated: int | None, block_size: int | None) -> LiveSample:
+    """Bound the blocks of one request by the tokens that the same reading counts.
 
-    def __init__(self) -> None:
-        self.tokens = 0
-        self.done = False
-        self.started = asyncio.Event()
-
-    async def read(self, reply: HttpReply) -> None:
-        try:
-            async for event in _events(reply.chunks):
-                usage = event.get("usage") or {}
-                count = usage.get("completion_tokens")
-                self.tokens = count if isinstance(count, int) else self.tokens + 1
-                self.started.set()
-        finally:
-            self.done = True
-            self.started.set()
+    The newest token has no slot yet, so T tokens hold ceil((T - 1) / block size) blocks; an engine that schedules
+    ahead holds the slot of up to one token more than it has counted.
+    """
+    low = high = None
+    if block_size and generated is not None:
+        low = -(-(prompt + generated - 1) // block_size)
+        high = -(-(prompt + generated + 1) // block_size)
+    return LiveSample(metrics.used_blocks, metrics.usage_ratio or 0.0, generated or 0, low, high)
 
 
-async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:") and b"[DONE]" not in line:
-                try:
-                    event = json.loads(line[5:])
-                except ValueError:
-                    continue
-                if isinstance(event, dict):
-                    yield event
-
-
-def _judge(
-    prompt: int, generated: int, block_size: int | None, idle: KvMetrics | None, samples: list[LiveSample]
-) -> LiveCheck:
+def _judge(prompt: int, block_size: int | None, idle: KvMetrics | None, samples: list[LiveSample]) -> LiveCheck:
     blocks = idle.num_gpu_blocks if idle else None
     note = None
     agrees: bool | None = None
@@ -179,4 +149,4 @@ def _judge(
             (sample.expected_min_blocks or 0) <= (sample.used_blocks or 0) <= (sample.expected_max_blocks or 0)
             for sample in samples
         )
-    return LiveCheck(prompt, generated, block_size, blocks, tuple(samples), agrees, note)
+    return LiveCheck(prompt, block_size, blocks, tuple(samples), agrees, note)

@@ -33,6 +33,7 @@ class LiveSample:
 
     used_blocks: int | None
     usage_ratio: float
+    generated_tokens: int
     expected_min_blocks: int | None
     expected_max_blocks: int | None
 
@@ -42,7 +43,6 @@ class LiveCheck:
     """The KV accounting under one live request; `agrees` is None when it could not be judged."""
 
     prompt_tokens: int
-    generated_tokens: int
     block_size: int | None
     num_gpu_blocks: int | None
     samples: tuple[LiveSample, ...]

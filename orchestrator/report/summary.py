@@ -78,14 +78,19 @@ class Summary:
     missing: tuple[str, ...]
 
     @property
+    def all_rows(self) -> tuple[Row | FailedRow, ...]:
+        """Return every row, started or not."""
+        return (*self.rows, *self.failed)
+
+    @property
     def simulated(self) -> bool:
         """Say whether any figure is simulated."""
-        return any(row.source != "measured" for row in (*self.rows, *self.failed)) or self.run.source != "measured"
+        return self.run.source != "measured" or any(row.source != "measured" for row in self.all_rows)
 
     @property
     def as_expected(self) -> bool:
         """Say whether every point has a result, and the one its matrix expects."""
-        return not self.missing and all(row.as_expected for row in (*self.rows, *self.failed))
+        return not self.missing and all(row.as_expected for row in self.all_rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of `kprof summary --format json`."""
@@ -102,7 +107,9 @@ class Summary:
 
 def summarise(run: RunRecord, results: Sequence[StoredResult], missing: Sequence[str]) -> Summary:
     """Build the summary of stored results; `missing` are ids of selected points without one."""
-    rows, failed, notes = [], [], []
+    rows: list[Row] = []
+    failed: list[FailedRow] = []
+    notes: list[str] = []
     for result in results:
         if result.outcome == "ready":
             rows.append(_row(result))

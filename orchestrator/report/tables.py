@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,19 @@ COLUMNS = (
     "Util",
     "max-model-len",
 )
+# The same headings, broken so that the table fits 80 columns.
+NARROW_COLUMNS = (
+    "Model",
+    "Weights",
+    "Activa-\ntion",
+    "Non-\ntorch",
+    "CUDA\nGraph",
+    "KV\nCache",
+    "TP",
+    "Util",
+    "max-\nmodel-len",
+)
+WIDE_COLUMNS = 100
 FAILED_COLUMNS = ("Model", "TP", "Failure", "Root Cause", "Remedy")
 UNITS_NOTE = (
     'All values in GiB. "Activation" = torch peak memory increase. "CUDA Graph" = memory change during graph capture '
@@ -78,21 +92,25 @@ def terminal(summary: Summary, console: Console) -> None:
     """Print both tables to a console."""
     mark = " (SIMULATED)" if summary.simulated else ""
     title = f"Run {summary.run.number} of {summary.run.matrix} on {printable(summary.run.cluster)}{mark}"
-    table = Table(title=title, title_justify="left")
-    for header in _headers(summary, COLUMNS):
-        table.add_column(header, justify="left" if header in {"Model", "Source"} else "right", no_wrap=True)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    # On a narrow terminal the title and the last line carry the mark; the figures must not be cut for it.
+    wide = console.width >= WIDE_COLUMNS
+    for header in _headers(summary, COLUMNS) if wide else NARROW_COLUMNS:
+        left = header in {"Model", "Source"}
+        table.add_column(header, justify="left" if left else "right", no_wrap=not left)
     for row in summary.rows:
-        table.add_row(*(Text(cell) for cell in _with_source(summary, row, _cells(row))))
+        cells = _with_source(summary, row, _cells(row)) if wide else _cells(row)
+        table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
     console.print(Text(UNITS_NOTE), soft_wrap=True)
     if summary.failed:
-        failed = Table(title=f"Failed configurations{mark}", title_justify="left", show_lines=True)
-        for header in _headers(summary, FAILED_COLUMNS):
-            narrow = header in {"TP", "Source", "Model"}
-            failed.add_column(header, no_wrap=narrow, overflow="fold")
+        console.print(Text(f"\nFailed configurations{mark}"))
         for item in summary.failed:
-            failed.add_row(*(Text(cell) for cell in _with_source(summary, item, _failed_cells(item))))
-        console.print(failed)
+            model, size, title, cause, remedy = _failed_cells(item)
+            console.print(Text(f"  {model}, TP {size}: {title}"), soft_wrap=True)
+            console.print(Text(f"    cause:  {cause}"), soft_wrap=True)
+            console.print(Text(f"    remedy: {remedy}"), soft_wrap=True)
+    console.print()
     for line in _footer(summary):
         console.print(Text(line), soft_wrap=True)
 
@@ -123,9 +141,12 @@ def markdown(summary: Summary) -> str:
 
 def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = ["| " + " | ".join(headers) + " |", "| " + " | ".join("-" * len(header) for header in headers) + " |"]
-    for row in rows:
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) + " |")
+    lines += ["| " + " | ".join(_markdown_cell(cell) for cell in row) + " |" for row in rows]
     return lines
+
+
+def _markdown_cell(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def as_csv(summary: Summary) -> str:

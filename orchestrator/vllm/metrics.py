@@ -14,7 +14,8 @@ CACHE_CONFIG_NAME = "vllm:cache_config_info"
 class KvMetrics:
     """KV cache as the server reports it; with data parallelism `num_gpu_blocks` is the sum over engines.
 
-    `usage_ratio` is used blocks / (num_gpu_blocks - 1), one block being the null block (0.10.2+). None is unknown.
+    `usage_ratio` is used blocks / (num_gpu_blocks - 1), one block being the null block (0.10.2+);
+    `generation_tokens` counts since the server started. None is unknown.
     """
 
     usage_ratio: float | None
@@ -24,6 +25,7 @@ class KvMetrics:
     gpu_memory_utilization: float | None
     enable_prefix_caching: bool | None
     requests_running: int | None
+    generation_tokens: int | None
 
     @property
     def used_blocks(self) -> int | None:
@@ -40,6 +42,7 @@ def read_metrics(text: str) -> KvMetrics | None:
     usage: dict[str, float] = {}
     labels: dict[str, str] = {}
     running: float | None = None
+    generated: float | None = None
     found = False
     try:
         for family in text_string_to_metric_families(text):
@@ -51,6 +54,8 @@ def read_metrics(text: str) -> KvMetrics | None:
                     labels = dict(sample.labels)
                 elif sample.name == "vllm:num_requests_running":
                     running = (running or 0.0) + sample.value
+                elif sample.name == "vllm:generation_tokens_total":
+                    generated = (generated or 0.0) + sample.value
     except (ValueError, KeyError, IndexError):
         return None
     if not found:
@@ -63,6 +68,7 @@ def read_metrics(text: str) -> KvMetrics | None:
         gpu_memory_utilization=_real(labels.get("gpu_memory_utilization")),
         enable_prefix_caching={"True": True, "False": False}.get(labels.get("enable_prefix_caching", "")),
         requests_running=None if running is None else int(running),
+        generation_tokens=None if generated is None else int(generated),
     )
 
 

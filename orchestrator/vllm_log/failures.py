@@ -31,8 +31,8 @@ CAUSES: tuple[FailureWording, ...] = (
     # which is larger than the available KV cache memory (4.45 GiB). Based on ... model length is 18176. (0.7+)
     _cause(
         "kv.context_too_long",
-        rf"To serve at least one request with the models?'s max seq len \({N}\), \({N} G(?:i)?B KV cache is needed, which is "
-        rf"larger than the available KV cache memory \({N} G(?:i)?B\)",
+        rf"To serve at least one request with the models?'s max seq len \({N}\), \({N} G(?:i)?B KV cache is needed, "
+        rf"which is larger than the available KV cache memory \({N} G(?:i)?B\)",
         "max_model_len",
         "needed_gib",
         "available_gib",
@@ -125,7 +125,8 @@ CAUSES: tuple[FailureWording, ...] = (
     ),
     _cause(
         "model.missing",
-        r"Repository Not Found for url|RepositoryNotFoundError|is not a local folder and is not a valid model identifier|"
+        r"Repository Not Found for url|RepositoryNotFoundError|"
+        r"is not a local folder and is not a valid model identifier|"
         r"Invalid repository ID or local directory specified|(?:404 Client Error)|does not appear to have a file named|"
         r"Cannot find any model weights with",
     ),
@@ -159,7 +160,8 @@ UNIT_GIB = {"bytes": 2**-30, "KiB": 2**-20, "MiB": 2**-10, "GiB": 1.0}
 DEATH = re.compile(
     r"Engine core initialization failed|Engine process failed to start|WorkerProc initialization failed|"
     r"EngineCore failed to start|WorkerProc failed to start|died unexpectedly|EngineDeadError|"
-    r"EngineCore encountered (?:a fatal error|an issue)|Application startup failed|initialization failed\. See root cause|"
+    r"EngineCore encountered (?:a fatal error|an issue)|Application startup failed|"
+    r"initialization failed\. See root cause|"
     r"MQEngineDeadError|AsyncEngineDeadError"
 )
 # A traceback quotes source code; a template is not a rendered message.

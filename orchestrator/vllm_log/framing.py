@@ -11,7 +11,8 @@ _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\
 _PROCESS = re.compile(r"\((?P<name>[A-Za-z][\w \-=:./]*?) pid=(?P<pid>\d+)(?:, ip=(?P<ip>[\d.]+))?\)")
 # "INFO 05-16 23:06:03 [core.py:12] msg" (0.8+), "INFO 05-16 23:06:03 core.py:12] msg" (until 0.7.3)
 _HEAD = re.compile(
-    r"(?P<level>TRACE|DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?P<time>\d\d-\d\d \d\d:\d\d:\d\d)\s+\[?(?P<file>[\w./\-]+):\d+\] ?"
+    r"(?P<level>TRACE|DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?P<time>\d\d-\d\d \d\d:\d\d:\d\d)\s+"
+    r"\[?(?P<file>[\w./\-]+):\d+\] ?"
 )
 
 

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from orchestrator.vllm_log.checks import budget_checks
 from orchestrator.vllm_log.diagnosis import Diagnosis
 from orchestrator.vllm_log.failures import CAUSES, DEATH
 from orchestrator.vllm_log.framing import Line, LineSplitter, clean, frame, rank_of
 from orchestrator.vllm_log.ledger import Ledger
 from orchestrator.vllm_log.redact import redact
-from orchestrator.vllm_log.checks import budget_checks
 from orchestrator.vllm_log.result import Check, Evidence, StartUp
 from orchestrator.vllm_log.wordings import (
     CAPTURING,
@@ -37,7 +37,8 @@ _NEEDLES = "|".join(
             "Invalid repository", "connect", "disabled", "resolve", "Watchdog", "Insufficient", "Cannot", "OOM", "oom-",
             "ErrImage", "ImagePull", "pull image", "Xid", "GPU is lost", "fallen off", "block_size", "block-size",
             "tensor_parallel_size", "CUDA graph memory profiling", "out of bounds", "required", "ensure that",
-            "architecture", "no vLLM implementation", "quantization", "Not Found", "exceeds", "leaving none", "recognize",
+            "architecture", "no vLLM implementation", "quantization", "Not Found", "exceeds", "leaving none",
+            "recognize",
         }
     )
 )  # fmt: skip

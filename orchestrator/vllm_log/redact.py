@@ -3,7 +3,7 @@
 import re
 
 MASK = "[redacted]"
-_SECRET_NAMES = (
+_NAMES = (  # of settings that hold a secret
     r"(?:[a-z0-9_-]*api[_-]?keys?|hf[_-]?token|hugging_?face_?hub_?token|[a-z0-9_-]*access[_-]?token"
     r"|auth[_-]?token|[a-z0-9_-]*secret(?:[_-]?(?:access[_-]?)?key)?|password|passwd|authorization|ssl[_-]?keyfile[_-]?password)"
 )
@@ -20,15 +20,15 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # ?token=..., &X-Amz-Signature=...
     (re.compile(r"(?i)([?&](?:token|key|api_?key|sig|signature|x-amz-[a-z-]+|access_token)=)[^&\s'\"]+"), r"\1" + MASK),
     # 'api_key': ['a', 'b']  and  api_key=["a"]
-    (re.compile(rf"(?i)(['\"]?\b{_SECRET_NAMES}['\"]?\s*[:=]\s*)[\[(][^\])]*[\])]"), r"\1" + MASK),
+    (re.compile(rf"(?i)(['\"]?\b{_NAMES}['\"]?\s*[:=]\s*)[\[(][^\])]*[\])]"), r"\1" + MASK),
     # --api-key=x, --api-key x, "api_key": "x", HF_TOKEN: x
     (
         re.compile(
-            rf"(?i)(['\"]?\b{_SECRET_NAMES}['\"]?\s*[:=]\s*)(?!None\b|null\b|\[redacted)(?:'[^']*'|\"[^\"]*\"|[^\s,;}})\]]+)"
+            rf"(?i)(['\"]?\b{_NAMES}['\"]?\s*[:=]\s*)(?!None\b|null\b|\[redacted)(?:'[^']*'|\"[^\"]*\"|[^\s,;}})\]]+)"
         ),
         r"\1" + MASK,
     ),
-    (re.compile(rf"(?i)(--{_SECRET_NAMES}\s+)(?!-)[^\s'\"]+"), r"\1" + MASK),
+    (re.compile(rf"(?i)(--{_NAMES}\s+)(?!-)[^\s'\"]+"), r"\1" + MASK),
 )
 _HINT = re.compile(
     r"(?i)hf_|api_org|[srp]k-|gh[pousr]_|github_pat|glpat|xox|AKIA|ASIA|eyJ|bearer|basic|://|token|key|secret|passw|auth|sig"

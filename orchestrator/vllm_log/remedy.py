@@ -17,7 +17,7 @@ REMEDIES: Mapping[str, str] = {
     "config.argument": "mend or remove the argument that the line names; flags come and go with vLLM versions",
     "config.context_exceeds_model": "lower --max-model-len to what the model's config.json allows",
     "config.parallelism": "choose a --tensor-parallel-size that divides the number of attention heads",
-    "config.unsupported": "use a vLLM version or a device that supports the model's architecture, dtype or quantization",
+    "config.unsupported": "use a vLLM version or a device that supports what the line names",
     "model.access": "accept the model's licence and give the pod a token that may read it",
     "model.missing": "mend the model's name or path",
     "model.unreachable": "give the pod a way to the model hub, or a cache volume that holds the model",

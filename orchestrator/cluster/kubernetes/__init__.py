@@ -1,0 +1,1 @@
+"""Kubernetes: credentials from the official client library, requests over aiohttp."""

@@ -1,0 +1,235 @@
+"""The Kubernetes adapter: bare pods in one namespace, owned by the run's anchor."""
+
+import asyncio
+import copy
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import aiohttp
+
+from orchestrator.cluster.kubernetes.credentials import Credentials
+from orchestrator.cluster.kubernetes.list_watch import list_watch
+from orchestrator.cluster.kubernetes.logs import follow_log
+from orchestrator.cluster.kubernetes.preflight import preflight, rejection
+from orchestrator.cluster.kubernetes.snapshot import devices_of, read_pod
+from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError, Transport
+from orchestrator.cluster.port import (
+    HTTP_PORT,
+    POINT_LABEL,
+    RUN_LABEL,
+    SPEC_LABEL,
+    Change,
+    HttpReply,
+    LogChunk,
+    PodManifest,
+    PodSnapshot,
+    PodUnreachableError,
+)
+from orchestrator.errors import ClusterError
+
+GONE_GRACE_SECONDS = 60.0
+LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
+
+
+class KubernetesCluster:
+    """One namespace of one cluster, through any kubeconfig context or from inside the cluster."""
+
+    def __init__(self, credentials: Credentials, *, outage_seconds: float | None = None) -> None:
+        endpoint = credentials.endpoint
+        self.namespace = endpoint.namespace
+        self._context = endpoint.context
+        options = {} if outage_seconds is None else {"outage_seconds": outage_seconds}
+        self.transport = Transport(credentials, **options)
+        self._pods = f"/api/v1/namespaces/{self.namespace}/pods"
+        self._anchors: dict[str, str] = {}
+
+    @classmethod
+    def connect(cls, kubeconfig: str | None, context: str | None, namespace: str | None) -> "KubernetesCluster":
+        """Read the credentials; raises ClusterError when there are none."""
+        return cls(Credentials(kubeconfig, context, namespace))
+
+    @property
+    def name(self) -> str:
+        """Return context and namespace, so that runs of different clusters are kept apart."""
+        return f"kubernetes/{self._context}/{self.namespace}"
+
+    async def __aenter__(self) -> Self:
+        await self.transport.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.transport.__aexit__(*exc)
+
+    async def check(self, manifests: Sequence[PodManifest]) -> None:
+        """Find what would stop every point: access, namespace, secret, cache claim, and pods the server refuses."""
+        await preflight(self.transport, self.namespace, manifests)
+
+    async def free_devices(self, resource: str | None) -> int | None:
+        """Return allocatable minus requested devices over all nodes; None without the right to read nodes."""
+        if resource is None:
+            return None
+        try:
+            nodes = await self.transport.call("GET", "/api/v1/nodes")
+            pods = await self.transport.call("GET", "/api/v1/pods", {"fieldSelector": LIVE_PODS})
+        except ApiError as error:
+            if error.code == 403:
+                return None
+            raise ClusterError(f"reading nodes: {error.message}") from error
+        total = 0
+        for node in nodes.get("items") or []:
+            if (node.get("spec") or {}).get("unschedulable"):
+                continue
+            text = str(((node.get("status") or {}).get("allocatable") or {}).get(resource, "0"))
+            total += int(text) if text.isdigit() else 0
+        # A pod without a node takes nothing yet, except kprof's own, which the scheduler is about to place.
+        taken = sum(
+            devices_of(pod, resource)
+            for pod in pods.get("items") or []
+            if (pod.get("spec") or {}).get("nodeName") or RUN_LABEL in ((pod.get("metadata") or {}).get("labels") or {})
+        )
+        return max(0, total - taken)
+
+    def _anchor_name(self, run: str) -> str:
+        return f"kp-{run[:8]}"
+
+    async def open_run(self, run: str) -> None:
+        """Create the run's anchor ConfigMap, or find the one a killed kprof left."""
+        path = f"/api/v1/namespaces/{self.namespace}/configmaps"
+        name = self._anchor_name(run)
+        metadata = {"name": name, "labels": {RUN_LABEL: run, "app.kubernetes.io/managed-by": "kprof"}}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"run": run}}
+        try:
+            anchor = await self.transport.call("POST", path, body=body)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise ClusterError(f"creating the run's anchor: {error.message}", remedy="see docs/rbac.md") from error
+            anchor = await self._get(f"{path}/{name}") or {}
+        uid = str((anchor.get("metadata") or {}).get("uid") or "")
+        if not uid:
+            raise ClusterError(f"the anchor {name} vanished", remedy="run the same command again")
+        self._anchors[run] = uid
+
+    async def close_run(self, run: str) -> None:
+        """Delete the anchor; the garbage collector deletes whatever pods are left."""
+        path = f"/api/v1/namespaces/{self.namespace}/configmaps/{self._anchor_name(run)}"
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        try:
+            await self.transport.call("DELETE", path, body=body)
+        except ApiError as error:
+            if error.code != 404:
+                raise ClusterError(f"deleting the run's anchor: {error.message}") from error
+
+    async def _get(self, path: str) -> dict[str, Any] | None:
+        try:
+            return await self.transport.call("GET", path)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise ClusterError(f"GET {path}: {error.message}", remedy="see docs/rbac.md") from error
+
+    async def get(self, name: str) -> PodSnapshot | None:
+        """Return a pod by name."""
+        raw = await self._get(f"{self._pods}/{name}")
+        return None if raw is None else read_pod(raw)
+
+    async def create(self, manifest: PodManifest) -> PodSnapshot:
+        """Create the pod under the run's anchor, or adopt the equal one that is there already."""
+        body = copy.deepcopy(dict(manifest.body))
+        run = manifest.labels[RUN_LABEL]
+        body["metadata"]["ownerReferences"] = [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "name": self._anchor_name(run),
+                "uid": self._anchors[run],
+                "blockOwnerDeletion": False,
+            }
+        ]
+        try:
+            return read_pod(await self.transport.call("POST", self._pods, body=body))
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise rejection(error, manifest) from error
+        known = await self.get(manifest.name)
+        same = (RUN_LABEL, POINT_LABEL, SPEC_LABEL)
+        if known is None:
+            return await self.create(manifest)
+        if any(known.labels.get(label) != manifest.labels[label] for label in same):
+            raise ClusterError(
+                f"a pod {manifest.name} exists and is not this point's", remedy=f"kubectl delete pod {manifest.name}"
+            )
+        if known.deleting:
+            await self._wait_gone(known, GONE_GRACE_SECONDS)
+            return await self.create(manifest)
+        return known
+
+    def changes(self, run: str) -> AsyncIterator[Change]:
+        """List and watch the run's pods."""
+        return list_watch(self.transport, self._pods, f"{RUN_LABEL}={run}")
+
+    async def logs(self, pod: PodSnapshot, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
+        """Follow the container's log."""
+        async for chunk in follow_log(self.transport, f"{self._pods}/{pod.name}/log", finished, lambda: False):
+            yield chunk
+
+    @asynccontextmanager
+    async def request(
+        self, pod: PodSnapshot, method: str, path: str, body: bytes | None = None, *, timeout_seconds: float
+    ) -> AsyncIterator[HttpReply]:
+        """Call the pod's server through the API server's proxy."""
+        proxy = f"{self._pods}/{pod.name}:{HTTP_PORT}/proxy{path}"
+        try:
+            async with self.transport.open(
+                method, proxy, body=body, stream=True, total_seconds=timeout_seconds
+            ) as reply:
+                if reply.status >= 400 and "json" in reply.headers.get("Content-Type", ""):
+                    # A Status is the API server's own word that the pod cannot be reached; anything else is the pod's.
+                    data = await reply.read()
+                    if _is_status(data):
+                        raise PodUnreachableError(f"{method} {path}: {data[:300].decode('utf-8', 'replace')}")
+                    yield HttpReply(reply.status, _once(data), dict(reply.headers))
+                    return
+                yield HttpReply(reply.status, reply.content.iter_any(), dict(reply.headers))
+        except (*TRANSPORT_ERRORS, aiohttp.InvalidURL) as error:
+            raise PodUnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
+
+    async def delete(self, pod: PodSnapshot) -> None:
+        """Delete the pod of this uid and wait until it is gone; a pod of that name with another uid stays."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
+        try:
+            left = await self.transport.call("DELETE", f"{self._pods}/{pod.name}", body=options)
+        except ApiError as error:
+            if error.code == 404 or (error.code == 409 and "UID" in error.message):
+                return
+            raise ClusterError(f"deleting {pod.name}: {error.message}", remedy="see docs/rbac.md") from error
+        grace = (left.get("metadata") or {}).get("deletionGracePeriodSeconds") or 0
+        await self._wait_gone(pod, grace + GONE_GRACE_SECONDS)
+
+    async def _wait_gone(self, pod: PodSnapshot, limit_seconds: float) -> None:
+        clock = asyncio.get_running_loop().time
+        end, pause = clock() + limit_seconds, 0.2
+        while True:
+            now = await self.get(pod.name)
+            if now is None or now.uid != pod.uid:
+                return
+            if clock() > end:
+                # Forcing it would free the name while the device may still be held.
+                raise ClusterError(
+                    f"pod {pod.name} does not go away", remedy=f"look at its node: kubectl describe pod {pod.name}"
+                )
+            await asyncio.sleep(pause)
+            pause = min(2.0, pause * 1.5)
+
+
+def _is_status(data: bytes) -> bool:
+    try:
+        parsed = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(parsed, dict) and parsed.get("kind") == "Status"
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -1,0 +1,85 @@
+"""Credentials of a kubeconfig context or of the pod kprof runs in; the only importer of the client library."""
+
+import asyncio
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubernetes import config as kube_config
+from kubernetes.client import Configuration
+from kubernetes.config.config_exception import ConfigException
+
+from orchestrator.errors import ClusterError
+
+_IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the API server is, the context's name, and the namespace to work in."""
+
+    host: str
+    context: str
+    namespace: str
+
+
+class Credentials:
+    """Gives the headers of each request; many callers share one refresh, and a failed one is an error."""
+
+    def __init__(self, kubeconfig: str | None, context: str | None, namespace: str | None) -> None:
+        self._kubeconfig = kubeconfig
+        self._context = context
+        self._lock = asyncio.Lock()
+        self._in_cluster = kubeconfig is None and "KUBECONFIG" not in os.environ and (_IN_CLUSTER / "token").exists()
+        self._config = self._load()
+        self.endpoint = self._endpoint(namespace)
+
+    def _load(self) -> Configuration:
+        config = Configuration()
+        try:
+            if self._in_cluster:
+                kube_config.load_incluster_config(client_configuration=config)
+            else:
+                kube_config.load_kube_config(self._kubeconfig, self._context, config, persist_config=False)
+        except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+            raise ClusterError(f"kubeconfig: {error}", remedy="name another with --kubeconfig or --context") from error
+        known = config.api_key or config.cert_file or config.username
+        if config.host.startswith("https") and not known:
+            # The library logs a failing exec plugin and goes on as nobody.
+            raise ClusterError("kubeconfig: the context gives no credentials", remedy="run its login command first")
+        return config
+
+    def _endpoint(self, namespace: str | None) -> Endpoint:
+        if self._in_cluster:
+            own = (_IN_CLUSTER / "namespace").read_text(encoding="utf-8").strip()
+            return Endpoint(self._config.host, "in-cluster", namespace or own)
+        contexts, active = kube_config.list_kube_config_contexts(self._kubeconfig)
+        chosen = next((item for item in contexts if item["name"] == self._context), active)
+        configured = (chosen.get("context") or {}).get("namespace")
+        return Endpoint(self._config.host.rstrip("/"), str(chosen["name"]), namespace or configured or "default")
+
+    async def headers(self, *, renew: bool = False) -> dict[str, str]:
+        """Return the authorization header, empty for client certificates; `renew` loads everything anew."""
+        async with self._lock:
+            if renew:
+                self._config = await asyncio.to_thread(self._load)
+            token = await asyncio.to_thread(self._config.get_api_key_with_prefix, "BearerToken")
+            if token is None:
+                token = self._config.get_api_key_with_prefix("authorization")
+            if token is None and self._config.username:
+                token = self._config.get_basic_auth_token()
+            return {} if not token else {"Authorization": token}
+
+    def tls(self) -> ssl.SSLContext | bool:
+        """Return one TLS context for every connection; True where the server speaks plain HTTP."""
+        config = self._config
+        if not config.host.startswith("https"):
+            return True
+        context = ssl.create_default_context(cafile=config.ssl_ca_cert, cadata=config.ca_cert_data)
+        if config.cert_file:
+            context.load_cert_chain(config.cert_file, config.key_file)
+        if not config.verify_ssl:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context

@@ -1,0 +1,89 @@
+"""List, then watch from there, for ever: relist on 410, resume after cuts, back off, never spin."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+from orchestrator.cluster.kubernetes.snapshot import read_pod
+from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError, Transport, api_error
+from orchestrator.cluster.port import Change
+from orchestrator.errors import ClusterError
+
+PAGE = "500"
+HEALTHY_SECONDS = 5.0  # only a watch that lived this long resets the back-off
+MAX_WAIT_SECONDS = 30.0
+RELIST_SECONDS = 300.0  # a watch from a version of the future is silent for ever; a fresh list is not
+
+
+async def list_watch(transport: Transport, path: str, selector: str) -> AsyncIterator[Change]:
+    """Yield a listing first and after every relist, then changes. Raises ClusterError when access is denied."""
+    clock = asyncio.get_running_loop().time
+    version: str | None = None
+    failures, listed = 0, 0.0
+    while True:
+        begin = clock()
+        try:
+            if version is None or clock() - listed > RELIST_SECONDS:
+                items, version = await _list(transport, path, selector)
+                listed = clock()
+                yield Change(listing=[read_pod(item) for item in items])
+            async for kind, item in _watch(transport, path, selector, version):
+                version = (item.get("metadata") or {}).get("resourceVersion") or version
+                if kind != "BOOKMARK":
+                    yield Change(pod=read_pod(item), deleted=kind == "DELETED")
+        except ApiError as error:
+            if error.code in {401, 403, 404, 405}:
+                raise ClusterError(f"watching pods: {error.message}", remedy="see docs/rbac.md") from error
+            if error.code not in {429, 500, 502, 503, 504}:
+                version = None
+            failures += 1
+        except TimeoutError:
+            pass  # an idle watch: go on from the last version
+        except (*TRANSPORT_ERRORS, ValueError, KeyError, TypeError):
+            failures += 1
+        if clock() - begin > HEALTHY_SECONDS:
+            failures = 0
+        else:
+            failures += 1
+        await asyncio.sleep(random.uniform(0.05, min(MAX_WAIT_SECONDS, 0.2 * 2 ** min(failures, 10))))  # noqa: S311
+
+
+async def _list(transport: Transport, path: str, selector: str) -> tuple[list[dict[str, Any]], str]:
+    items: list[dict[str, Any]] = []
+    token = ""
+    while True:
+        params = {"labelSelector": selector, "limit": PAGE} | ({"continue": token} if token else {})
+        page = await transport.call("GET", path, params)
+        items += page.get("items") or []
+        metadata = page.get("metadata") or {}
+        token = metadata.get("continue") or ""
+        if not token:
+            return items, str(metadata["resourceVersion"])
+
+
+async def _watch(
+    transport: Transport, path: str, selector: str, version: str
+) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    params = {
+        "labelSelector": selector,
+        "watch": "1",
+        "resourceVersion": version,
+        "allowWatchBookmarks": "true",
+        "timeoutSeconds": str(random.randint(240, 300)),  # noqa: S311 - spreads reconnects, guards nothing
+    }
+    async with transport.open("GET", path, params, stream=True) as reply:
+        if reply.status >= 300:
+            raise api_error(reply.status, await reply.read(), reply.headers.get("Retry-After"))
+        rest = b""
+        async for chunk in reply.content.iter_any():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if not line.strip():
+                    continue
+                event = json.loads(line)
+                item = event["object"]
+                if event["type"] == "ERROR":
+                    raise ApiError(int(item.get("code") or 0), str(item.get("reason")), str(item.get("message")))
+                yield event["type"], item

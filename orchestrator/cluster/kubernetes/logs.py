@@ -1,0 +1,96 @@
+"""A container's log from its first line to its last, once each, over a connection that may break at any byte."""
+
+import asyncio
+import random
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError, Transport, api_error
+from orchestrator.cluster.port import CONTAINER, LogChunk
+
+MAX_LINE_BYTES = 64 * 1024
+MAX_WAIT_SECONDS = 15.0
+
+
+class _Position:
+    """Where the log was read to: the last time stamp, and the lines of its second, which a resume sends again.
+
+    The API server cuts `sinceTime` to whole seconds, so a resumed stream starts with lines already seen.
+    """
+
+    def __init__(self) -> None:
+        self.last: str | None = None
+        self._seen: Counter[tuple[str, int]] = Counter()
+        self._expected: Counter[tuple[str, int]] = Counter()
+        self._overlapped = True
+
+    def resume(self) -> None:
+        """Prepare for a new stream that repeats the lines of the last second."""
+        self._expected = Counter(self._seen)
+        self._overlapped = not self._seen
+
+    def take(self, stamp: str, text: bytes) -> LogChunk | None:
+        """Return the line when it is new, None when it was given before; marks a gap when none was repeated."""
+        key = (stamp, zlib.crc32(text))
+        if self._expected[key] > 0:
+            self._expected[key] -= 1
+            self._overlapped = True
+            return None
+        gap, self._overlapped = not self._overlapped, True
+        if self.last is None or stamp[:19] != self.last[:19]:
+            self._seen.clear()
+        self._seen[key] += 1
+        if self.last is None or stamp > self.last:
+            self.last = stamp
+        return LogChunk(text + b"\n", gap=gap)
+
+
+async def follow_log(
+    transport: Transport, path: str, finished: Callable[[], bool], gone: Callable[[], bool]
+) -> AsyncIterator[LogChunk]:
+    """Yield the log until the container has finished and all was read; a clean end of a stream proves nothing."""
+    position, failures = _Position(), 0
+    while True:
+        last_pass = finished()
+        position.resume()
+        params = {"container": CONTAINER, "timestamps": "true", "follow": "false" if last_pass else "true"}
+        if position.last is not None:
+            params["sinceTime"] = position.last[:19] + "Z"
+        complete = False
+        try:
+            async with transport.open("GET", path, params, stream=True) as reply:
+                if reply.status >= 300:
+                    raise api_error(reply.status, await reply.read(), reply.headers.get("Retry-After"))
+                async for stamp, text, ended in _lines(reply.content.iter_any(), keep_tail=last_pass):
+                    failures = 0
+                    if (chunk := position.take(stamp, text)) is not None:
+                        yield chunk if ended else LogChunk(text, chunk.gap)
+            complete = True
+        except ApiError as error:
+            if error.code in {400, 404} and (finished() or gone()):
+                return
+        except TRANSPORT_ERRORS:
+            pass  # a cut, or a silent pod: go on from the last line
+        if complete and last_pass:
+            return
+        if gone():
+            return
+        failures += 1
+        await asyncio.sleep(random.uniform(0.02, min(MAX_WAIT_SECONDS, 0.05 * 2 ** min(failures, 9))))  # noqa: S311
+
+
+async def _lines(chunks: AsyncIterator[bytes], *, keep_tail: bool) -> AsyncIterator[tuple[str, bytes, bool]]:
+    """Cut a stream with time stamps into lines of at most 64 KiB; an unfinished tail is kept only at the very end."""
+    rest = bytearray()
+    async for chunk in chunks:
+        *lines, tail = chunk.split(b"\n")
+        for line in lines:
+            rest += line[: max(0, MAX_LINE_BYTES - len(rest))]
+            stamp, _, text = bytes(rest).partition(b" ")
+            rest.clear()
+            yield stamp.decode("ascii", "replace"), text, True
+        rest += tail[: max(0, MAX_LINE_BYTES - len(rest))]
+    if rest and keep_tail:
+        stamp, _, text = bytes(rest).partition(b" ")
+        yield stamp.decode("ascii", "replace"), text, False

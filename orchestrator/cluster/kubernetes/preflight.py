@@ -1,0 +1,90 @@
+"""What would stop every point, found before anything is created; and what a refused pod means."""
+
+import copy
+from collections.abc import Iterator, Sequence
+
+from orchestrator.cluster.kubernetes.transport import ApiError, Transport
+from orchestrator.cluster.port import PodManifest, PodRejectedError
+from orchestrator.errors import ClusterError, KprofError, UsageError
+
+_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+PREFLIGHT_OUTAGE_SECONDS = 15.0
+
+
+async def preflight(transport: Transport, namespace: str, manifests: Sequence[PodManifest]) -> None:
+    """Check access, namespace, secrets, claims and every pod by a server-side dry run.
+
+    Raises ClusterError (access, namespace, secret, claim) or UsageError (a pod the server calls invalid).
+    """
+    quick = transport.with_outage(PREFLIGHT_OUTAGE_SECONDS)
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    try:
+        await quick.call("GET", pods, {"limit": "1"})
+    except ApiError as error:
+        raise _denied(error, f"listing pods in {namespace}") from error
+    for kind, name in sorted(set(_references(manifests))):
+        await _must_exist(quick, namespace, kind, name)
+    for manifest in manifests:
+        try:
+            await quick.call("POST", pods, {"dryRun": "All"}, copy.deepcopy(dict(manifest.body)))
+        except ApiError as error:
+            if error.reason == "AlreadyExists" or "exceeded quota" in error.message:
+                continue  # adopted later; or waits for its turn
+            if error.code == 404:
+                raise ClusterError(
+                    f"namespace {namespace} does not exist", remedy=f"kubectl create namespace {namespace}"
+                ) from error
+            refused = rejection(error, manifest)
+            if isinstance(refused, PodRejectedError):
+                point = (manifest.body["metadata"].get("annotations") or {}).get("kprof.io/point-id", manifest.name)
+                raise UsageError(f"{point}: {refused.message}", remedy="mend `pod:` of the matrix") from error
+            raise refused from error
+
+
+def _references(manifests: Sequence[PodManifest]) -> Iterator[tuple[str, str]]:
+    for manifest in manifests:
+        spec = manifest.body["spec"]
+        for entry in spec["containers"][0]["env"]:
+            if secret := (entry.get("valueFrom") or {}).get("secretKeyRef"):
+                yield "secrets", str(secret["name"])
+        for volume in spec["volumes"]:
+            if claim := volume.get("persistentVolumeClaim"):
+                yield "persistentvolumeclaims", str(claim["claimName"])
+
+
+async def _must_exist(transport: Transport, namespace: str, kind: str, name: str) -> None:
+    """Ask for the object's metadata alone, never for its content; without the right to ask, the pod will tell."""
+    try:
+        await transport.call("GET", f"/api/v1/namespaces/{namespace}/{kind}/{name}", accept=_METADATA_ONLY)
+    except ApiError as error:
+        if error.code == 403:
+            return
+        if error.code == 404 and kind == "secrets":
+            raise ClusterError(
+                f"secret {name} not found in namespace {namespace}",
+                remedy=f"kubectl -n {namespace} create secret generic {name} --from-literal=HF_TOKEN=...",
+            ) from error
+        if error.code == 404:
+            raise ClusterError(
+                f"claim {name} not found in namespace {namespace}", remedy="create the PersistentVolumeClaim first"
+            ) from error
+        raise _denied(error, f"reading {kind} {name}") from error
+
+
+def _denied(error: ApiError, what: str) -> ClusterError:
+    remedy = "check the context's rights; docs/rbac.md lists what kprof needs"
+    return ClusterError(f"{what}: {error.message or error.reason}", remedy=remedy)
+
+
+def rejection(error: ApiError, manifest: PodManifest) -> KprofError:
+    """Say what a refused create means: a verdict on this pod, or no access at all."""
+    text = error.message
+    if "exceeded quota" in text:
+        return PodRejectedError("pod.quota", text)
+    if "violates PodSecurity" in text or "admission webhook" in text or "per Container is" in text:
+        return PodRejectedError("pod.admission", text)
+    if error.code in {400, 422}:
+        return PodRejectedError("pod.config", text)
+    if error.code == 403:
+        return _denied(error, f"creating pod {manifest.name}")
+    return ClusterError(f"creating pod {manifest.name}: {text or error.reason}", remedy="run the same command again")

@@ -1,0 +1,184 @@
+"""Requests to the API server: every one has a limit, retries transport trouble, and never follows a redirect."""
+
+import asyncio
+import copy
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import aiohttp
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from orchestrator.cluster.kubernetes.credentials import Credentials
+from orchestrator.errors import ClusterError
+
+CONNECT_SECONDS = 5
+CALL_SECONDS = 30
+STREAM_IDLE_SECONDS = 75  # a watch hears a bookmark about once a minute
+OUTAGE_SECONDS = 900.0
+RETRIED = frozenset({429, 500, 502, 503, 504})
+TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
+MAX_BODY = 256 << 20
+
+Params = Mapping[str, str]
+Object = dict[str, Any]
+
+
+class ApiError(Exception):
+    """The API server answered with a Status: its code, reason and message."""
+
+    def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{code} {reason}: {message}")
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+
+def _retryable(error: BaseException) -> bool:
+    if isinstance(error, ApiError):
+        # A quota that changes while it is being charged is a conflict on create; the name may not be taken yet.
+        return error.code in RETRIED or (error.code == 409 and error.reason == "Conflict" and "quota" in error.message)
+    return isinstance(error, TRANSPORT_ERRORS)
+
+
+_BACKOFF = wait_random_exponential(multiplier=0.25, max=30)
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, ApiError) else None
+    return max(asked or 0.0, _BACKOFF(state))
+
+
+class Transport:
+    """Two pools of connections: one for short calls, one for streams, so that neither starves the other."""
+
+    def __init__(self, credentials: Credentials, *, outage_seconds: float = OUTAGE_SECONDS) -> None:
+        self._credentials = credentials
+        self._outage_seconds = outage_seconds
+        self._host = credentials.endpoint.host
+
+    async def __aenter__(self) -> Self:
+        tls = self._credentials.tls()
+        self._calls = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=16, ssl=tls),
+            timeout=aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS),
+            trust_env=True,
+        )
+        self._streams = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=tls),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STREAM_IDLE_SECONDS),
+            trust_env=True,
+            read_bufsize=1 << 16,
+        )
+        return self
+
+    def with_outage(self, seconds: float) -> "Transport":
+        """Return the same connections with another limit on how long an outage is sat out."""
+        other = copy.copy(self)
+        other._outage_seconds = seconds  # noqa: SLF001 - a copy of itself
+        return other
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._calls.close()
+        await self._streams.close()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        body: bytes | None = None,
+        *,
+        stream: bool = False,
+        headers: Mapping[str, str] | None = None,
+        total_seconds: float | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request and yield the open answer, whatever its status; renews credentials once on 401."""
+        session = self._streams if stream else self._calls
+        timeout = aiohttp.ClientTimeout(total=total_seconds, sock_connect=CONNECT_SECONDS) if total_seconds else None
+        for renew in (False, True):
+            send = {**(headers or {}), **await self._credentials.headers(renew=renew)}
+            if body is not None:
+                send.setdefault("Content-Type", "application/json")
+            options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+            async with session.request(
+                method, self._host + path, params=params, data=body, headers=send, allow_redirects=False, **options
+            ) as reply:
+                if reply.status == 401 and not renew:
+                    continue
+                yield reply
+                return
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        body: Object | None = None,
+        *,
+        accept: str | None = None,
+    ) -> Object:
+        """Send one request once; raises ApiError for any Status, aiohttp's errors for transport trouble."""
+        raw = None if body is None else json.dumps(body).encode()
+        headers = {"Accept": accept} if accept else None
+        async with self.open(method, path, params, raw, headers=headers) as reply:
+            data = await reply.read()
+            if reply.status >= 300:
+                raise api_error(reply.status, data, reply.headers.get("Retry-After"))
+            return _object(data)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        body: Object | None = None,
+        *,
+        accept: str | None = None,
+    ) -> Object:
+        """Send a request until it is answered: names are deterministic, so a POST may be repeated.
+
+        Raises ApiError for an answer that repeating cannot mend, ClusterError when the outage lasts too long.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_retryable),
+            wait=_wait,
+            stop=stop_after_delay(self._outage_seconds),
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    return await self.send(method, path, params, body, accept=accept)
+        except TRANSPORT_ERRORS as error:
+            raise ClusterError(
+                f"the API server {self._host} does not answer: {error or type(error).__name__}",
+                remedy="check the network and the context; the same command resumes",
+            ) from error
+        raise AssertionError  # the loop returns or raises
+
+
+def api_error(status: int, data: bytes, retry_after: str | None) -> ApiError:
+    """Build an ApiError from an answer that may be a Status, plain text or a proxy's HTML."""
+    wait = float(retry_after) if retry_after and retry_after.isdigit() else None
+    try:
+        parsed = json.loads(data)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict) and parsed.get("kind") == "Status":
+        return ApiError(status, str(parsed.get("reason") or ""), str(parsed.get("message") or ""), wait)
+    return ApiError(status, "NotAStatus", data[:200].decode("utf-8", "replace"), wait)
+
+
+def _object(data: bytes) -> Object:
+    try:
+        parsed = json.loads(data)
+    except ValueError as error:
+        raise aiohttp.ClientPayloadError("the answer is no JSON") from error
+    if not isinstance(parsed, dict):
+        raise aiohttp.ClientPayloadError("the answer is no JSON object")
+    return parsed

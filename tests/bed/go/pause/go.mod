@@ -1,0 +1,3 @@
+module kprof.test/bed/pause
+
+go 1.26.0
