@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
-from orchestrator.cluster.port import Cluster, HttpReply, PodSnapshot, PodUnreachableError
+from orchestrator.cluster.port import Cluster, PodSnapshot, PodUnreachableError
 from orchestrator.profile.result import LiveCheck, LiveSample
 from orchestrator.vllm.metrics import KvMetrics, read_metrics
 
@@ -12,8 +12,10 @@ CALL_SECONDS = 15.0
 RETRY_SECONDS = 0.25
 POLL_SECONDS = 0.03
 PROMPT_TOKENS = 2000
-GENERATED_TOKENS = 512
+DEFAULT_ROOM_TOKENS = 8000  # for a server that does not tell its max_model_len
 SAMPLES_WANTED = 3
+REQUESTS = 8  # a small model may be through a request before /metrics was read once
+REQUEST_SECONDS = 120.0
 # Token ids that every vocabulary has; the prompt differs from block to block, so that no prefix is shared.
 _FIRST_TOKEN, _TOKENS = 10, 200
 
@@ -63,48 +65,61 @@ class Probe:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def live_check(self, tokens_equal_blocks: bool, block_size: int | None) -> LiveCheck:
-        """Send one streamed request, read /metrics while it runs, and compare the blocks in use with arithmetic.
+        """Send one request, read /metrics while it runs, and compare the blocks in use with arithmetic.
 
         `tokens_equal_blocks` says that the log's token capacity is blocks x block size: only then does one request
         of T tokens hold about T / block size blocks. Raises PodUnreachableError.
         """
         name, length = await self.served_model()
-        idle = await self.metrics()
-        size = (idle.block_size if idle else None) or block_size
-        room = length or PROMPT_TOKENS + GENERATED_TOKENS
-        prompt = max(1, min(PROMPT_TOKENS, room * 3 // 4))
-        generate = max(1, min(GENERATED_TOKENS, room - prompt))
+        room = length or DEFAULT_ROOM_TOKENS
+        prompt = max(1, min(PROMPT_TOKENS, room // 4))
+        # Not streamed: a small model would keep the server busy with the stream, and /metrics waiting.
         body = {
             "model": name,
             "prompt": [_FIRST_TOKEN + (index * 7 + index // _TOKENS) % _TOKENS for index in range(prompt)],
-            "max_tokens": generate,
-            "min_tokens": generate,
+            "max_tokens": max(1, room - prompt),
+            "min_tokens": max(1, room - prompt),
             "ignore_eos": True,
             "temperature": 0,
-            "stream": True,
         }
-        raw = json.dumps(body).encode()
+        samples: list[LiveSample] = []
+        for _ in range(REQUESTS):
+            idle = await self.metrics()
+            size = (idle.block_size if idle else None) or block_size
+            more, refusal = await self._one_request(body, idle, prompt, size if tokens_equal_blocks else None)
+            samples += more
+            if refusal is not None or len(samples) >= SAMPLES_WANTED:
+                break
+        return _judge(prompt, size, idle.num_gpu_blocks if idle else None, samples, refusal)
+
+    async def _one_request(
+        self, body: dict[str, object], idle: KvMetrics | None, prompt: int, block_size: int | None
+    ) -> tuple[list[LiveSample], str | None]:
+        """Return the readings taken while one request ran, and the server's words when it refused the request."""
+        request = asyncio.create_task(self._complete(json.dumps(body).encode()))
+        try:
+            samples = await self._sample(request, idle, prompt, block_size)
+            return samples, request.result() if request.done() else None
+        finally:
+            request.cancel()  # closing the connection ends the request, however long it was to be
+            await asyncio.gather(request, return_exceptions=True)
+
+    async def _complete(self, body: bytes) -> str | None:
+        """Send a completion request and wait for its end; returns the server's words when it refused."""
         async with self._cluster.request(
-            self._pod, "POST", "/v1/completions", raw, timeout_seconds=CALL_SECONDS * 8
+            self._pod, "POST", "/v1/completions", body, timeout_seconds=REQUEST_SECONDS
         ) as reply:
-            if reply.status != 200:
-                words = (await reply.body(2048)).decode("utf-8", "replace")
-                blocks = idle.num_gpu_blocks if idle else None
-                return LiveCheck(prompt, size, blocks, (), None, f"the server answered {reply.status}: {words}")
-            reader = asyncio.create_task(_drain(reply))
-            try:
-                samples = await self._sample(reader, idle, prompt, size if tokens_equal_blocks else None)
-            finally:
-                reader.cancel()  # closing the connection ends the request
-                await asyncio.gather(reader, return_exceptions=True)
-        return _judge(prompt, size, idle, samples)
+            answer = await reply.body()
+            if reply.status == 200:
+                return None
+            return f"the server answered {reply.status}: {answer[:2048].decode('utf-8', 'replace')}"
 
     async def _sample(
-        self, reader: asyncio.Task[None], idle: KvMetrics | None, prompt: int, block_size: int | None
+        self, request: asyncio.Task[str | None], idle: KvMetrics | None, prompt: int, block_size: int | None
     ) -> list[LiveSample]:
         base = (idle.generation_tokens if idle else None) or 0
         samples: list[LiveSample] = []
-        while len(samples) < SAMPLES_WANTED and not reader.done():
+        while len(samples) < SAMPLES_WANTED and not request.done():
             metrics = await self.metrics()
             if metrics is None or metrics.usage_ratio is None:
                 return samples
@@ -114,11 +129,6 @@ class Probe:
                 samples.append(_sample_of(metrics, prompt, generated, block_size))
             await asyncio.sleep(POLL_SECONDS)
         return samples
-
-
-async def _drain(reply: HttpReply) -> None:
-    async for _chunk in reply.chunks:
-        pass
 
 
 def _sample_of(metrics: KvMetrics, prompt: int, generated: int | None, block_size: int | None) -> LiveSample:
@@ -134,12 +144,12 @@ def _sample_of(metrics: KvMetrics, prompt: int, generated: int | None, block_siz
     return LiveSample(metrics.used_blocks, metrics.usage_ratio or 0.0, generated or 0, low, high)
 
 
-def _judge(prompt: int, block_size: int | None, idle: KvMetrics | None, samples: list[LiveSample]) -> LiveCheck:
-    blocks = idle.num_gpu_blocks if idle else None
-    note = None
-    agrees: bool | None = None
+def _judge(
+    prompt: int, block_size: int | None, num_blocks: int | None, samples: list[LiveSample], refusal: str | None
+) -> LiveCheck:
+    note, agrees = refusal, None
     if not samples:
-        note = "the request was over before /metrics showed it"
+        note = refusal or "every request was over before /metrics showed it"
     elif any(sample.used_blocks is None for sample in samples):
         agrees, note = False, "the usage is no whole number of blocks of (num_gpu_blocks - 1)"
     elif any(sample.expected_min_blocks is None for sample in samples):
@@ -149,4 +159,4 @@ def _judge(prompt: int, block_size: int | None, idle: KvMetrics | None, samples:
             (sample.expected_min_blocks or 0) <= (sample.used_blocks or 0) <= (sample.expected_max_blocks or 0)
             for sample in samples
         )
-    return LiveCheck(prompt, block_size, blocks, tuple(samples), agrees, note)
+    return LiveCheck(prompt, block_size, num_blocks, tuple(samples), agrees, note)

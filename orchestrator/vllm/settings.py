@@ -58,6 +58,24 @@ def default_max_num_batched_tokens(version: Version, device_total_gib: float, *,
     return 8192 if large else 2048
 
 
+_MULTIPLIERS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def token_count(value: ArgumentValue) -> int | None:
+    """Read a token count as vLLM does: 16000, `16k` (16 x 1000), `16K` (16 x 1024); None for `auto` and -1."""
+    text = str(value)
+    try:
+        if text[-1:] in _MULTIPLIERS:
+            return int(float(text[:-1]) * _MULTIPLIERS[text[-1]])
+        return int(text) if int(text) > 0 else None
+    except ValueError:
+        return None
+
+
+def _flag(value: ArgumentValue) -> bool:
+    return value is True or str(value).lower() in {"true", "1"}
+
+
 def _dtype_bytes(name: ArgumentValue | None, default: int) -> int:
     sizes = {"half": 2, "float16": 2, "bfloat16": 2, "float": 4, "float32": 4}
     return sizes.get(str(name), default)
@@ -75,7 +93,7 @@ def resolve(
     utilization = arguments.get("gpu-memory-utilization", default_gpu_memory_utilization(version))
     max_model_len = arguments.get("max-model-len", model.max_position_embeddings)
     seqs = positive_int(arguments, "max-num-seqs", default_max_num_seqs(version, device_total_gib, a100=a100))
-    length = int(str(max_model_len)) if str(max_model_len).isdigit() else model.max_position_embeddings
+    length = token_count(max_model_len) or model.max_position_embeddings
     tokens = default_max_num_batched_tokens(version, device_total_gib, a100=a100)
     kv_dtype = str(arguments.get("kv-cache-dtype", "auto"))
     dtype_bytes = _dtype_bytes(arguments.get("dtype"), model.dtype_bytes)
@@ -95,8 +113,8 @@ def resolve(
         kv_cache_dtype_bytes=1 if kv_dtype.startswith("fp8") else dtype_bytes,
         dtype_bytes=dtype_bytes,
         quantization=None if quantization is None else str(quantization),
-        enforce_eager=arguments.get("enforce-eager") is True,
-        enable_prefix_caching=arguments.get("enable-prefix-caching", True) is True,
+        enforce_eager=_flag(arguments.get("enforce-eager", False)),
+        enable_prefix_caching=_flag(arguments.get("enable-prefix-caching", True)),
         kv_cache_memory_bytes=None if kv_bytes is None else int(str(kv_bytes)),
         num_gpu_blocks_override=None if override is None else int(str(override)),
     )

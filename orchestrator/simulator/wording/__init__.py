@@ -1,0 +1,1 @@
+"""vLLM's sentences by release: pure functions of a version and numbers."""
