@@ -1,0 +1,68 @@
+# The two commands of the README are `make demo` and `make test`; both do all the set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test e2e real-vllm lint format types check bed-up bed-down kind kind-down lock schema clean
+
+help:  ## Show the targets.
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## Create the virtual environment with the locked dependencies.
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "kprof needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked dependencies into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $(STAMP)
+
+demo: setup  ## Run the H100 sweep on this machine with the simulator.
+	@mkdir -p .kprof
+	@$(BIN)/kprof sweep matrices/h100.yaml --on local --simulate --simulate-speed 10 --fresh --store .kprof/demo.db
+
+test: setup  ## Run the tests; the cluster suite runs with KPROF_E2E=1 and is skipped, loudly, without.
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+e2e: setup  ## Run the cluster suite: on KUBECONFIG if it is set, else on the project's own test bed (root, Go).
+	@KPROF_E2E=1 $(BIN)/python -m pytest tests/contract tests/e2e $(PYTEST_ARGS)
+
+real-vllm: setup  ## Profile a tiny model on a real vLLM, CPU build (downloads 2 to 5 GB once).
+	@KPROF_REAL_VLLM=1 $(BIN)/python -m pytest tests/real_vllm $(PYTEST_ARGS)
+
+lint: setup  ## Check style and format.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: setup  ## Format the code.
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+types: setup  ## Check types.
+	@$(BIN)/mypy
+
+check: lint types test  ## Everything but the cluster suite.
+
+bed-up: setup  ## Start the test bed: a real Kubernetes on this machine.
+	@$(BIN)/python tests/bed/bed.py up
+
+bed-down: setup  ## Stop the test bed and remove every trace of it.
+	@$(BIN)/python tests/bed/bed.py down
+
+kind:  ## Make a kind cluster with the simulator's image and GPUs advertised (needs Docker and kind).
+	@tests/kind/up.sh
+
+kind-down:  ## Delete the kind cluster.
+	@tests/kind/down.sh
+
+lock: setup  ## Resolve the dependencies anew into requirements.lock (needs uv).
+	@uv pip compile --quiet pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --no-header -o requirements.lock
+
+schema: setup  ## Write matrices/schema.json.
+	@$(BIN)/python -m orchestrator.matrix.json_schema > matrices/schema.json
+
+clean:  ## Remove the virtual environment and what tools left behind.
+	@rm -rf $(VENV) .kprof .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
