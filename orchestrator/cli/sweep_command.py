@@ -65,7 +65,7 @@ def run_sweep(options: SweepOptions) -> int:
             cluster = await _open_cluster(options, stack)
             with open_view(selected, simulated=options.simulate) as view:
                 sweep = Sweep(cluster, store, matrix, limits=limits, simulation=simulation, observe=view.update)
-                record = sweep.prepare(fresh=options.fresh)
+                record = await sweep.prepare(selected, fresh=options.fresh)
                 view.start(record, {point.hash for point in sweep.remaining(record, selected)})
                 await sweep.run(record, selected)
         return record

@@ -4,14 +4,16 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from orchestrator.errors import NothingSelectedError, UsageError
 from orchestrator.matrix.point import RESOURCES, Accelerator, PodOverlay, Point, Timeouts
-from orchestrator.matrix.schema import Group, Matrix, Settings
+from orchestrator.matrix.schema import MODELS, Group, Matrix, Settings
 from orchestrator.matrix.source import Path_, Source, field_name, read_source
 from orchestrator.vllm.arguments import (
     ArgumentValue,
@@ -23,6 +25,7 @@ from orchestrator.vllm.arguments import (
 from orchestrator.vllm.version import version_of_image
 
 MAX_POINTS = 10_000
+KNOWN_FIELDS = sorted({to_camel(name) for model in MODELS for name in model.model_fields})
 SHORT = {
     "tensor-parallel-size": "tp",
     "pipeline-parallel-size": "pp",
@@ -83,7 +86,8 @@ def _validated(source: Source) -> Matrix:
     try:
         return Matrix.model_validate(source.data)
     except ValidationError as error:
-        raise UsageError("\n".join(_problems(source, error))) from None
+        problems = list(_problems(source, error))
+        raise UsageError("\n".join(problems), remedy="docs/matrix.md describes every field") from None
 
 
 def _problems(source: Source, error: ValidationError) -> Iterator[str]:
@@ -96,7 +100,8 @@ def _problems(source: Source, error: ValidationError) -> Iterator[str]:
                 path = (*path, part)
         message = problem["msg"]
         if problem["type"] == "extra_forbidden":
-            message = "unknown field"
+            near = get_close_matches(str(problem["loc"][-1]), KNOWN_FIELDS, n=1)
+            message = "unknown field" + (f"; did you mean {near[0]}?" if near else "")
         elif problem["type"] == "missing":
             message = "this field is required"
         key = (field_name(path), message)

@@ -128,3 +128,15 @@ class Matrix(Strict):
     description: str | None = None
     defaults: Settings = Settings()
     groups: Annotated[list[Group], Field(min_length=1)]
+
+
+MODELS: tuple[type[Strict], ...] = (
+    Matrix,
+    Group,
+    AcceleratorFields,
+    SecretKey,
+    CacheFields,
+    TimeoutFields,
+    Toleration,
+    PodFields,
+)

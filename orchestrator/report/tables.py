@@ -102,17 +102,17 @@ def terminal(summary: Summary, console: Console) -> None:
         cells = _with_source(summary, row, _cells(row)) if wide else _cells(row)
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
-    console.print(Text(UNITS_NOTE), soft_wrap=True)
+    console.print(Text(UNITS_NOTE), soft_wrap=not console.is_terminal)
     if summary.failed:
         console.print(Text(f"\nFailed configurations{mark}"))
         for item in summary.failed:
             model, size, title, cause, remedy = _failed_cells(item)
-            console.print(Text(f"  {model}, TP {size}: {title}"), soft_wrap=True)
-            console.print(Text(f"    cause:  {cause}"), soft_wrap=True)
-            console.print(Text(f"    remedy: {remedy}"), soft_wrap=True)
+            console.print(Text(f"  {model}, TP {size}: {title}"), soft_wrap=not console.is_terminal)
+            console.print(Text(f"    cause:  {cause}"), soft_wrap=not console.is_terminal)
+            console.print(Text(f"    remedy: {remedy}"), soft_wrap=not console.is_terminal)
     console.print()
     for line in _footer(summary):
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(line), soft_wrap=not console.is_terminal)
 
 
 def _footer(summary: Summary) -> list[str]:

@@ -17,7 +17,7 @@ from orchestrator.profile.result import PointResult, Source
 from orchestrator.store import RunRecord, Store
 from orchestrator.sweep.schedule import Limits, longest_first, startable
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 10.0  # how often to ask for free devices while nothing ends
 # Kinds that speak of the cluster and not of the configuration: the same command tries these points again.
 CLUSTER_TROUBLE = "pod."
 # The same trouble on the first points means that every point has it.
@@ -55,15 +55,22 @@ class Sweep:
         self.source = Source.MEASURED if simulation is None else Source.SIMULATED
         self._alike: list[str] = []
         self._stopped: str | None = None
+        self._checked = False
 
-    def prepare(self, *, fresh: bool) -> RunRecord:
-        """Return the newest run of this matrix, cluster and source, or record a new one."""
+    async def prepare(self, selected: Sequence[Point], *, fresh: bool) -> RunRecord:
+        """Return the newest run of this matrix, cluster and source, or record a new one.
+
+        A new run is recorded only when the cluster could run the selected points; raises ClusterError otherwise.
+        """
         digest = matrix_digest(list(self._matrix.points))
         known = self._store.latest_run(digest, self._cluster.name, str(self.source))
         if known is not None and not fresh:
             return known
+        run_id = secrets.token_hex(4)
+        await self._cluster.check([render_pod(point, run_id, 0, self._simulation) for point in selected])
+        self._checked = True
         return self._store.create_run(
-            secrets.token_hex(4), self._matrix.name, digest, self._cluster.name, str(self.source), self._matrix.points
+            run_id, self._matrix.name, digest, self._cluster.name, str(self.source), self._matrix.points
         )
 
     def remaining(self, run: RunRecord, selected: Sequence[Point]) -> list[Point]:
@@ -84,7 +91,8 @@ class Sweep:
         if not waiting:
             self._finish(run)
             return
-        await self._cluster.check([self._manifest(point, run, self._attempt(run, point)) for point in waiting])
+        if not self._checked:
+            await self._cluster.check([self._manifest(point, run, self._attempt(run, point)) for point in waiting])
         await self._cluster.open_run(run.id)
         try:
             async with PodWatch(self._cluster, run.id) as watch:
