@@ -1,9 +1,7 @@
 """The life of one pretended server, from its first line to its exit code."""
 
 import asyncio
-import os
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ from orchestrator.simulator.failures import (
     print_config_failure,
     print_engine_failure,
 )
+from orchestrator.simulator.listener import bind
 from orchestrator.simulator.log import Log
 from orchestrator.simulator.processes import api_server
 from orchestrator.simulator.run import Run, compute
@@ -42,20 +41,6 @@ def marker(environment: Environment) -> str:
     )
 
 
-def bind(arguments: ServeArguments) -> socket.socket:
-    """Take the TCP port as vLLM does before it starts an engine; nobody listens on it yet."""
-    family = socket.AF_INET6 if ":" in (arguments.host or "") else socket.AF_INET
-    taken = socket.socket(family, socket.SOCK_STREAM)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        taken.bind((arguments.host or "", arguments.port))
-    except OSError as error:
-        taken.close()
-        frames = (("vllm/entrypoints/openai/api_server.py", 520, "create_server_socket", "sock.bind(addr)"),)
-        raise ConfigError(f"OSError: [Errno {error.errno}] {os.strerror(error.errno or 0)}", frames) from error
-    return taken
-
-
 async def serve(arguments: ServeArguments, environment: Environment) -> int:
     """Start, serve until a signal, and return the exit code."""
     log = Log(sys.stdout, environment.version, debug=environment.debug, color=environment.color)
@@ -66,7 +51,7 @@ async def serve(arguments: ServeArguments, environment: Environment) -> int:
         asyncio.get_running_loop().add_signal_handler(name, task.cancel)
     try:
         if environment.replay is not None:
-            from orchestrator.simulator.replay import replay
+            from orchestrator.simulator.replay import replay  # brings the HTTP server along
 
             return await replay(environment.replay, arguments, environment, log)
         return await _live(arguments, environment, log)

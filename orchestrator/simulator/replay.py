@@ -13,6 +13,7 @@ from orchestrator.simulator.arguments import ServeArguments
 from orchestrator.simulator.engine import Engine
 from orchestrator.simulator.environment import Environment
 from orchestrator.simulator.failures import ConfigError
+from orchestrator.simulator.listener import bind
 from orchestrator.simulator.log import Log
 from orchestrator.simulator.metrics import CacheFacts
 from orchestrator.simulator.server import Served, serve_http
@@ -142,8 +143,6 @@ def _served(recorded: Recorded, arguments: ServeArguments, environment: Environm
 
 async def replay(path: Path, arguments: ServeArguments, environment: Environment, log: Log) -> int:
     """Print a recorded log and serve from its ready line on; a log that never gets ready exits with 1."""
-    from orchestrator.simulator.launch import bind
-
     try:
         lines = read_log(path)
     except OSError as error:

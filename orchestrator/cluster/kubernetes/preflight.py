@@ -8,7 +8,7 @@ from orchestrator.cluster.port import PodManifest, PodRejectedError
 from orchestrator.errors import ClusterError, KprofError, UsageError
 
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-PREFLIGHT_OUTAGE_SECONDS = 15.0
+PREFLIGHT_OUTAGE_SECONDS = 8.0
 
 
 async def preflight(transport: Transport, namespace: str, manifests: Sequence[PodManifest]) -> None:
