@@ -10,7 +10,9 @@ import typer
 from orchestrator import __version__
 from orchestrator.errors import KprofError
 
-EXIT_CODES = """Exit codes: 0 every point ended as expected; 1 some point failed; 2 usage or a bad matrix; 3 nothing
+EXIT_CODES = """Example: kprof sweep matrices/h100.yaml --dry-run
+
+Exit codes: 0 every point ended as expected; 1 some point failed; 2 usage or a bad matrix; 3 nothing
 selected; 4 cluster unreachable or access denied; 130 interrupted (the same command resumes)."""
 
 app = typer.Typer(

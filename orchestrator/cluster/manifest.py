@@ -28,13 +28,13 @@ class Simulation:
 
 
 def escape(text: str) -> str:
-    """Escape `$(` so that Kubernetes does not expand `$(HF_TOKEN)` into an argument."""
-    return text.replace("$(", "$$(")
+    """Double every `$`: Kubernetes expands `$(HF_TOKEN)` in arguments, and reads `$$` as one `$`."""
+    return text.replace("$", "$$")
 
 
 def unescape(text: str) -> str:
     """Undo `escape`, for an adapter that does not expand variables."""
-    return text.replace("$$(", "$(")
+    return text.replace("$$", "$")
 
 
 def pod_name(run: str, point_hash: str, attempt: int) -> str:

@@ -1,6 +1,7 @@
 """From a matrix file to its points: merge defaults, take the product of the axes, include, exclude, name."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from orchestrator.matrix.point import RESOURCES, Accelerator, PodOverlay, Point,
 from orchestrator.matrix.schema import MODELS, Group, Matrix, Settings
 from orchestrator.matrix.source import Path_, Source, field_name, read_source
 from orchestrator.vllm.arguments import (
+    PARALLEL_SIZES,
     ArgumentValue,
     accelerators_needed,
-    canonical_name,
+    canonical_argument,
     canonical_value,
+    positive_int,
     value_text,
 )
 from orchestrator.vllm.version import version_of_image
@@ -60,6 +63,7 @@ def load_matrix(path: Path) -> LoadedMatrix:
     points: list[Point] = []
     seen: dict[str, Point] = {}
     names: dict[str, int] = {}
+    ids: set[str] = set()
     for index, group in enumerate(matrix.groups):
         at: Path_ = ("groups", index)
         if group.name in names:
@@ -70,7 +74,12 @@ def load_matrix(path: Path) -> LoadedMatrix:
             if twin is not None:
                 raise _error(source, at, f"{point.id} is the same configuration as {twin.id}", "leave one of them out")
             seen[point.hash] = point
+            if point.id in ids:
+                raise _error(source, at, f"two points would be called {point.id}", "give the group another name")
+            ids.add(point.id)
             points.append(point)
+            if len(points) > MAX_POINTS:
+                raise _error(source, at, f"more than {MAX_POINTS} points so far", "split the matrix")
     if not points:
         raise NothingSelectedError(f"{path}: no point is left", remedy="look at `exclude:`")
     return LoadedMatrix(name=matrix.name, points=tuple(points))
@@ -117,11 +126,11 @@ def _axes(source: Source, at: Path_, defaults: Settings, group: Group) -> tuple[
         written: set[str] = set()
         for name, value in settings.arguments.items():
             path = (*where, name)
-            canonical = _canonical(source, path, name)
+            canonical, plain = _canonical(source, path, name, value)
             if canonical in written:
                 raise _error(source, path, f"{canonical} is written twice", "keep one spelling")
             written.add(canonical)
-            merged[canonical] = (value, path)
+            merged[canonical] = (plain, path)
     image = group.image or defaults.image
     if image is None:
         raise _error(source, at, "no image", "add `image:` to the group or to `defaults:`")
@@ -133,7 +142,7 @@ def _axes(source: Source, at: Path_, defaults: Settings, group: Group) -> tuple[
         if isinstance(value, list):
             if not value:
                 raise _error(source, path, "an axis without values", "give it a value or take it out")
-            values = [item if item is None else canonical_value(item) for item in value]
+            values = [canonical_value(item) for item in value]
             if any(item in values[:place] for place, item in enumerate(values)):
                 raise _error(source, path, "the axis holds a value twice", "leave one of them out")
             axes[name] = values
@@ -142,25 +151,25 @@ def _axes(source: Source, at: Path_, defaults: Settings, group: Group) -> tuple[
     return fixed, axes
 
 
-def _canonical(source: Source, path: Path_, name: str) -> str:
+def _canonical(source: Source, path: Path_, name: str, value: ArgumentValue) -> tuple[str, ArgumentValue]:
     try:
-        return canonical_name(name)
+        canonical, value = canonical_argument(name, value)
+        if canonical in PARALLEL_SIZES:
+            for item in value if isinstance(value, list) else [value]:
+                positive_int({canonical: 1 if item is None else item}, canonical, 1)
     except UsageError as error:
         raise _error(source, path, error.message, error.remedy) from None
+    return canonical, value
 
 
 def _combinations(
     source: Source, at: Path_, group: Group, fixed: Combination, axes: dict[str, list[Any]]
 ) -> list[Combination]:
-    size = 1
-    for values in axes.values():
-        size *= len(values)
-    if size > MAX_POINTS:
-        raise _error(source, at, f"{size} points", f"a matrix has at most {MAX_POINTS}; split it")
+    _check_size(source, at, axes)
     product = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     for index, rule in enumerate(group.exclude):
         path = (*at, "exclude", index)
-        wanted = {_rule_name(source, (*path, name), name): value for name, value in rule.items()}
+        wanted = dict(_rule(source, (*path, name), name, value) for name, value in rule.items())
         if unknown := [name for name in wanted if name not in axes]:
             raise _error(source, path, f"{unknown[0]} is no axis of this group", "exclude by the group's lists only")
         kept = [item for item in product if not all(_matches(item[name], value) for name, value in wanted.items())]
@@ -169,16 +178,23 @@ def _combinations(
         product = kept
     for index, entry in enumerate(group.include):
         path = (*at, "include", index)
-        extra = {_rule_name(source, (*path, name), name): value for name, value in entry.items()}
+        extra = dict(_rule(source, (*path, name), name, value) for name, value in entry.items())
         if missing := [name for name in axes if name not in extra]:
             raise _error(source, path, f"gives no value for the axis {missing[0]}", f"add {missing[0]}")
         lists = {name: value if isinstance(value, list) else [value] for name, value in extra.items()}
+        _check_size(source, path, lists)
         product += [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
     return [{**fixed, **{k: v for k, v in item.items() if v is not None}} for item in product]
 
 
-def _rule_name(source: Source, path: Path_, name: str) -> str:
-    return name if name in {"model", "image"} else _canonical(source, path, name)
+def _check_size(source: Source, at: Path_, lists: Mapping[str, list[Any]]) -> None:
+    size = math.prod(len(values) for values in lists.values())
+    if size > MAX_POINTS:
+        raise _error(source, at, f"{size} points; a matrix has at most {MAX_POINTS}", "split it")
+
+
+def _rule(source: Source, path: Path_, name: str, value: ArgumentValue) -> tuple[str, ArgumentValue]:
+    return (name, value) if name in {"model", "image"} else _canonical(source, path, name, value)
 
 
 def _matches(value: Any, wanted: Any) -> bool:
@@ -198,9 +214,9 @@ def _point_id(group: Group, combination: Combination, axes: Mapping[str, list[An
         elif name == "model":
             text = _slug(str(value).rsplit("/", 1)[-1])
         elif isinstance(value, bool):
-            text = name if value else f"no-{name}"
+            text = _slug(name if value else f"no-{name}")
         else:
-            short = SHORT.get(name, name + "-")
+            short = SHORT.get(name, _slug(name) + "-")
             text = f"{short}{_slug('default' if value is None else value_text(value))}"
         parts.append(text)
     return "-".join(parts)[:120]
@@ -208,19 +224,14 @@ def _point_id(group: Group, combination: Combination, axes: Mapping[str, list[An
 
 def _group_points(source: Source, at: Path_, defaults: Settings, group: Group) -> Iterator[Point]:
     fixed, axes = _axes(source, at, defaults, group)
-    ids: set[str] = set()
     for combination in _combinations(source, at, group, fixed, axes):
         extra = {name: value for name, value in combination.items() if fixed.get(name) != value}
         arguments = {name: value for name, value in combination.items() if name not in {"model", "image"}}
-        identifier = _point_id(group, combination, axes, extra)
-        if identifier in ids:
-            raise _error(source, at, f"two points would be called {identifier}", "make the values differ in letters")
-        ids.add(identifier)
         image = str(combination["image"])
         version = version_of_image(image)
         model = str(combination["model"])
         yield Point(
-            id=identifier,
+            id=_point_id(group, combination, axes, extra),
             group=group.name,
             label=group.label or model.rsplit("/", 1)[-1],
             model=model,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.vllm.arguments import ArgumentValue, serve_argv
+from orchestrator.vllm.arguments import PARALLEL_SIZES, ArgumentValue, serve_argv
 
 RESOURCES: Mapping[str, str | None] = {
     "nvidia": "nvidia.com/gpu",
@@ -15,7 +15,10 @@ RESOURCES: Mapping[str, str | None] = {
     "ascend": "huawei.com/Ascend910",
     "cpu": None,
 }
-IMPLICIT = {("tensor-parallel-size", 1), ("pipeline-parallel-size", 1), ("data-parallel-size", 1)}
+
+
+def _implicit(name: str, value: ArgumentValue) -> bool:
+    return name in PARALLEL_SIZES and str(value) == "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Point:
     def hash(self) -> str:
         """Return 16 hex digits over all that changes what runs; names, expectations and limits do not count."""
         # Parallel sizes default to 1 in every version; written or not, the configuration is the same.
-        counted = {name: value for name, value in self.arguments.items() if (name, value) not in IMPLICIT}
+        counted = {name: value for name, value in self.arguments.items() if not _implicit(name, value)}
         content = {
             "image": self.image,
             "argv": serve_argv(self.model, counted),

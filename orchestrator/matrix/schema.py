@@ -21,7 +21,17 @@ def _finite(value: Any) -> Any:
         raise ValueError("must be a finite number")
     if isinstance(value, str) and re.search(r"[\x00-\x08\x0b-\x1f]", value):
         raise ValueError("must not hold control characters")
+    if isinstance(value, list | dict):
+        for item in value if isinstance(value, list) else [*value.keys(), *value.values()]:
+            _finite(item)
     return value
+
+
+def _no_token(env: dict[str, str]) -> dict[str, str]:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if name in env:
+            raise ValueError(f"{name} must not stand in a file: name its Secret under huggingFaceToken")
+    return env
 
 
 # A value is one argument value; a list of values is an axis. A list inside the list is one value of several words.
@@ -101,7 +111,7 @@ class Settings(Strict):
 
     image: Text | list[Text] | None = Field(default=None, description="vLLM image; a list makes the version an axis.")
     arguments: dict[str, Value] = Field(default_factory=dict, description="vLLM arguments; a list is an axis.")
-    env: dict[EnvName, str] = Field(default_factory=dict)
+    env: Annotated[dict[EnvName, str], AfterValidator(_no_token)] = Field(default_factory=dict)
     accelerator: AcceleratorFields = AcceleratorFields.model_validate({})
     hugging_face_token: SecretKey | None = None
     cache: CacheFields = CacheFields()

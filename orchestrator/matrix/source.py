@@ -82,6 +82,8 @@ def _refuse_anchors(text: str, name: str) -> None:
             line = 0 if event.start_mark is None else event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise UsageError(f"{name}:{line}: anchors and aliases are not read", remedy="use `defaults:`")
+            if getattr(event, "tag", None):
+                raise UsageError(f"{name}:{line}: tags such as !!int are not read", remedy="write the plain value")
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:

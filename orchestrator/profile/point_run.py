@@ -11,7 +11,7 @@ from orchestrator.profile.evidence import LogEvidence
 from orchestrator.profile.pod_failures import REMEDIES, PodTrouble, pod_trouble
 from orchestrator.profile.probe import Probe
 from orchestrator.profile.result import IdleMetrics, LiveCheck, PointFailure, PointResult, Source
-from orchestrator.vllm_log import LogParser, StartUp
+from orchestrator.vllm_log import LogParser, StartUp, redact
 
 DEATH_GRACE_SECONDS = 60.0  # from the line that proves a failure to the end of the container
 LOG_DRAIN_SECONDS = 30.0
@@ -126,6 +126,8 @@ class PointRun:
                 if clock() - since >= trouble.grace_seconds:
                     self._seen.trouble = trouble
                     return False
+            else:
+                trouble_since.clear()  # it mended itself; the next trouble has its whole grace again
             waited = clock() - begin
             if waited > self._point.timeouts.queue_seconds:
                 words = (now.unschedulable if now else None) or "the pod did not start in time"
@@ -259,12 +261,12 @@ class PointRun:
             return PointFailure(found.kind, found.stage, found.rank, item.line_number, item.line, found.remedy)
         if trouble is not None:
             remedy = REMEDIES.get(trouble.kind)
-            return PointFailure(trouble.kind, "pod", None, None, trouble.message, remedy)
+            return PointFailure(trouble.kind, "pod", None, None, redact(trouble.message), remedy)
         if pod is not None and pod.finished:
             code = pod.container.exit_code if pod.container else None
             words = f"the container ended with exit code {code}; last line: {self._seen.last_line}"
             kind = "engine.died" if self._seen.evidence.size else "unknown"
-            return PointFailure(kind, "pod", None, None, words, "read the log: kprof logs " + self._point.id)
+            return PointFailure(kind, "pod", None, None, redact(words), "read the log: kprof logs " + self._point.id)
         return None
 
     def _flags(self, start_up: StartUp) -> list[str]:

@@ -49,6 +49,8 @@ class Probe:
         """Return the model's served name and its max_model_len; raises PodUnreachableError."""
         status, body = await self.get("/v1/models")
         try:
+            if status != 200:
+                raise ValueError(status)
             model = json.loads(body)["data"][0]
             length = model.get("max_model_len")
             return str(model["id"]), length if isinstance(length, int) else None

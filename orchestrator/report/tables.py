@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from rich import box
@@ -41,17 +42,21 @@ UNITS_NOTE = (
     'All values in GiB. "Activation" = torch peak memory increase. "CUDA Graph" = memory change during graph capture '
     "(negative = freed)."
 )
-# C0 and C1 controls, and the marks that reorder text: none may reach a terminal from a log or a cluster.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Controls, format marks (which reorder or hide text), line and paragraph separators, lone surrogates: none may
+# reach a terminal or a document from a log or a cluster.
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def printable(text: str) -> str:
     """Return foreign text that is safe to print."""
-    return _UNSAFE.sub("·", text)
+    if text.isprintable():
+        return text
+    return "".join("·" if unicodedata.category(letter) in _UNSAFE_CATEGORIES else letter for letter in text)
 
 
 def _gib(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    # Adding 0.0 takes the sign off a zero: -0.00 would say that memory was freed.
+    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def _cells(row: Row) -> list[str]:
@@ -135,7 +140,7 @@ def markdown(summary: Summary) -> str:
         parts += _markdown_table(_headers(summary, FAILED_COLUMNS), failed)
     footer = [line for line in _footer(summary) if line != SIMULATED_NOTE]
     if footer:
-        parts += ["", *(f"- {line}" for line in footer)]
+        parts += ["", *(f"- {_markdown_cell(line)}" for line in footer)]
     return "\n".join(parts) + "\n"
 
 

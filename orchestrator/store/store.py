@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, inspect, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -120,6 +120,9 @@ class Store:
         self._engine = engine
         self.name = name
         with self._transaction() as connection:
+            found = set(inspect(connection).get_table_names())
+            if found and t.meta.name not in found:
+                raise StoreError(f"{name} is a database of another program", remedy="use another --store")
             t.metadata.create_all(connection)
             version = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == "schema_version"))
             if version is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from orchestrator.cluster.manifest import Simulation, pod_name, render_pod
 from orchestrator.cluster.port import POINT_LABEL, Cluster, PodManifest, PodSnapshot
 from orchestrator.cluster.watch import PodWatch
-from orchestrator.errors import ClusterError
+from orchestrator.errors import ClusterError, UsageError
 from orchestrator.matrix.expand import LoadedMatrix
 from orchestrator.matrix.point import Point, matrix_digest
 from orchestrator.profile.evidence import LogEvidence
@@ -66,6 +66,7 @@ class Sweep:
         known = self._store.latest_run(digest, self._cluster.name, str(self.source))
         if known is not None and not fresh:
             return known
+        self._refuse_too_large(selected)
         run_id = secrets.token_hex(4)
         await self._cluster.check([render_pod(point, run_id, 0, self._simulation) for point in selected])
         self._checked = True
@@ -88,10 +89,11 @@ class Sweep:
         Raises ClusterError when the cluster cannot be used, or when the first points fail alike for its reasons.
         """
         waiting = longest_first(self.remaining(run, selected))
-        if not waiting:
-            self._finish(run)
+        if not waiting and run.finished_at is not None:
             return
-        if not self._checked:
+        self._refuse_too_large(waiting)
+        # With nothing to do the last recorded point's pod may still be there: a kprof may have been killed in between.
+        if waiting and not self._checked:
             await self._cluster.check([self._manifest(point, run, self._attempt(run, point)) for point in waiting])
         await self._cluster.open_run(run.id)
         try:
@@ -103,6 +105,15 @@ class Sweep:
         if self._stopped is not None:
             raise ClusterError(self._stopped, remedy="mend it, then run the same command: it goes on from here")
         self._finish(run)
+
+    def _refuse_too_large(self, points: Sequence[Point]) -> None:
+        limit = self._limits.max_gpus
+        for point in points:
+            if limit is not None and point.accelerator.count > limit:
+                raise UsageError(
+                    f"{point.id} takes {point.accelerator.count} devices, --max-gpus is {limit}",
+                    remedy="raise --max-gpus, or leave the point out with --only",
+                )
 
     def _finish(self, run: RunRecord) -> None:
         if run.finished_at is None and not self.remaining(run, self._matrix.points):
@@ -127,22 +138,23 @@ class Sweep:
         adopt = [point for point in waiting if point.hash in present]
         try:
             async with asyncio.TaskGroup() as group:
-                while waiting or running:
+                while running or (waiting and self._stopped is None):
                     if self._stopped is not None:
                         waiting.clear()
                     chosen = adopt or await self._choose(waiting, list(running.values()))
+                    if not chosen and not running:
+                        # Nothing of ours holds a device, so waiting frees none: the cluster's queue decides, and the
+                        # point's own limit on queueing.
+                        chosen = waiting[:1]
                     adopt = []
                     for point in chosen:
                         waiting.remove(point)
                         running[group.create_task(self._point(run, watch, point), name=point.id)] = point
-                    if running:
-                        done, _ = await asyncio.wait(
-                            running, timeout=POLL_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
-                        )
-                        for task in done:
-                            running.pop(task)
-                    else:
-                        await asyncio.sleep(POLL_SECONDS)
+                    done, _ = await asyncio.wait(
+                        running, timeout=POLL_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for task in done:
+                        running.pop(task)
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from group_error
 

@@ -1,11 +1,12 @@
 """Arguments of `vllm serve`: one canonical spelling, and the argv made of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from orchestrator.errors import UsageError
 
-ArgumentValue = bool | int | float | str | list["ArgumentValue"] | dict[str, "ArgumentValue"]
+ArgumentValue = bool | int | float | str | list["ArgumentValue"] | dict[str, "ArgumentValue"] | None
+PARALLEL_SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 
 SHORT_NAMES: Mapping[str, str] = {
     "tp": "tensor-parallel-size",
@@ -41,9 +42,21 @@ def canonical_name(name: str) -> str:
     return bare
 
 
+def canonical_argument(name: str, value: ArgumentValue) -> tuple[str, ArgumentValue]:
+    """Return name and value in the one form that equal configurations share: `no-x: true` is `x: false`."""
+    canonical = canonical_name(name)
+    if not canonical.startswith("no-"):
+        return canonical, canonical_value(value)
+    if isinstance(value, bool):
+        return canonical.removeprefix("no-"), not value
+    if isinstance(value, list) and value and all(isinstance(item, bool) for item in value):
+        return canonical.removeprefix("no-"), [not item for item in value]
+    return canonical, canonical_value(value)
+
+
 def canonical_value(value: ArgumentValue) -> ArgumentValue:
     """Return one value in the form that equal configurations share: 1.0 is 1, mappings are sorted."""
-    if isinstance(value, int | str):
+    if value is None or isinstance(value, int | str):
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
@@ -56,7 +69,7 @@ def value_text(value: ArgumentValue) -> str:
     """Return one value as vLLM reads it on a command line."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, dict | list):
+    if value is None or isinstance(value, dict | list):
         return json.dumps(value, separators=(",", ":"), sort_keys=True)
     return repr(value) if isinstance(value, float) else str(value)
 
@@ -91,8 +104,7 @@ def positive_int(arguments: Mapping[str, ArgumentValue], name: str, default: int
 
 def accelerators_needed(arguments: Mapping[str, ArgumentValue]) -> int:
     """Return tensor x pipeline x data parallel size, the devices one server of these arguments takes."""
-    sizes: Sequence[str] = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
     count = 1
-    for name in sizes:
+    for name in PARALLEL_SIZES:
         count *= positive_int(arguments, name, 1)
     return count

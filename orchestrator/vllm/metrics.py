@@ -30,7 +30,9 @@ class KvMetrics:
     @property
     def used_blocks(self) -> int | None:
         """Return the blocks in use, None when the ratio is no whole number of blocks."""
-        if self.usage_ratio is None or self.num_gpu_blocks is None or self.num_gpu_blocks < 2:
+        if self.usage_ratio is None or not math.isfinite(self.usage_ratio):
+            return None
+        if self.num_gpu_blocks is None or self.num_gpu_blocks < 2:
             return None
         blocks = self.usage_ratio * (self.num_gpu_blocks - 1)
         nearest = round(blocks)
@@ -49,7 +51,8 @@ def read_metrics(text: str) -> KvMetrics | None:
             for sample in family.samples:
                 found = found or sample.name.startswith("vllm:")
                 if sample.name in USAGE_NAMES:
-                    usage[sample.name] = max(usage.get(sample.name, 0.0), sample.value)
+                    known = usage.get(sample.name)
+                    usage[sample.name] = sample.value if known is None else max(known, sample.value)
                 elif sample.name == CACHE_CONFIG_NAME:
                     labels = dict(sample.labels)
                 elif sample.name == "vllm:num_requests_running":
@@ -73,7 +76,7 @@ def read_metrics(text: str) -> KvMetrics | None:
 
 
 def _whole(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
 def _real(text: str | None) -> float | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
+from orchestrator.errors import UsageError
 from orchestrator.vllm.arguments import ArgumentValue, accelerators_needed, positive_int
 from orchestrator.vllm.model_config import ModelConfig
 from orchestrator.vllm.version import at_least
@@ -72,6 +73,14 @@ def token_count(value: ArgumentValue) -> int | None:
         return None
 
 
+def _number(arguments: Mapping[str, ArgumentValue], name: str) -> float | None:
+    value = arguments.get(name)
+    try:
+        return None if value is None else float(str(value))
+    except ValueError:
+        raise UsageError(f"{name} is {value!r}", remedy=f"{name} must be a number") from None
+
+
 def _flag(value: ArgumentValue) -> bool:
     return value is True or str(value).lower() in {"true", "1"}
 
@@ -90,7 +99,7 @@ def resolve(
     a100: bool = False,
 ) -> EngineSettings:
     """Fill the version's defaults in; raises UsageError for a value that vLLM's own parser would refuse."""
-    utilization = arguments.get("gpu-memory-utilization", default_gpu_memory_utilization(version))
+    utilization = _number(arguments, "gpu-memory-utilization")
     max_model_len = arguments.get("max-model-len", model.max_position_embeddings)
     seqs = positive_int(arguments, "max-num-seqs", default_max_num_seqs(version, device_total_gib, a100=a100))
     length = token_count(max_model_len) or model.max_position_embeddings
@@ -98,14 +107,14 @@ def resolve(
     kv_dtype = str(arguments.get("kv-cache-dtype", "auto"))
     dtype_bytes = _dtype_bytes(arguments.get("dtype"), model.dtype_bytes)
     quantization = arguments.get("quantization", model.quantization)
-    kv_bytes = arguments.get("kv-cache-memory-bytes")
-    override = arguments.get("num-gpu-blocks-override")
+    kv_bytes = _number(arguments, "kv-cache-memory-bytes")
+    override = _number(arguments, "num-gpu-blocks-override")
     accelerators_needed(arguments)
     return EngineSettings(
         tensor_parallel_size=positive_int(arguments, "tensor-parallel-size", 1),
         pipeline_parallel_size=positive_int(arguments, "pipeline-parallel-size", 1),
         data_parallel_size=positive_int(arguments, "data-parallel-size", 1),
-        gpu_memory_utilization=float(str(utilization)),
+        gpu_memory_utilization=default_gpu_memory_utilization(version) if utilization is None else utilization,
         max_model_len=length,
         block_size=positive_int(arguments, "block-size", 16),
         max_num_seqs=seqs,
@@ -115,6 +124,6 @@ def resolve(
         quantization=None if quantization is None else str(quantization),
         enforce_eager=_flag(arguments.get("enforce-eager", False)),
         enable_prefix_caching=_flag(arguments.get("enable-prefix-caching", True)),
-        kv_cache_memory_bytes=None if kv_bytes is None else int(str(kv_bytes)),
-        num_gpu_blocks_override=None if override is None else int(str(override)),
+        kv_cache_memory_bytes=None if kv_bytes is None else int(kv_bytes),
+        num_gpu_blocks_override=None if override is None else int(override),
     )

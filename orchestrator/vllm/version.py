@@ -4,7 +4,7 @@ import re
 
 from packaging.version import InvalidVersion, Version
 
-_TAG = re.compile(r":v?(\d+\.\d+(?:\.\d+)*[A-Za-z0-9.+]*)(?:-[A-Za-z0-9.-]+)?(?:@sha256:[0-9a-f]+)?$")
+_TAG = re.compile(r":v?(\d+\.\d+(?:\.\d+)*[A-Za-z0-9.+]*)(?:-[A-Za-z0-9._-]+)?(?:@sha256:[0-9a-f]+)?$")
 
 
 def parse_version(text: str) -> Version | None:

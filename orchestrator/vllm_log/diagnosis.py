@@ -1,9 +1,12 @@
 """Why a start-up failed: the first root cause in the log, with its stage; never the last line, never a consequence."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from orchestrator.vllm_log.failures import (
+    CAUSES,
+    DEATH,
     DEVICE_CAPACITY,
     ESTIMATED_LENGTH,
     FRAME,
@@ -11,14 +14,13 @@ from orchestrator.vllm_log.failures import (
     QUOTED_SOURCE,
     STAGE_FRAMES,
     THIS_PROCESS,
-    UNIT_GIB,
     FailureWording,
 )
 from orchestrator.vllm_log.framing import Line
 from orchestrator.vllm_log.redact import redact
 from orchestrator.vllm_log.remedy import remedy_for
 from orchestrator.vllm_log.result import Evidence, Failure
-from orchestrator.vllm_log.wordings import number
+from orchestrator.vllm_log.wordings import UNIT_GIB, number
 
 STAGES = ("config", "load", "profile", "kv_cache", "graph_capture", "warmup", "runtime")
 # The stage a start-up is in once a line of this wording was printed.
@@ -30,8 +32,23 @@ _STAGE_AFTER: Mapping[str, str] = {
     "graph": "warmup",
     "init_engine": "warmup",
 }
+_OOM_STAGES = frozenset({"load", "profile", "graph_capture", "warmup", "runtime"})
+_QUIET_LEVELS = frozenset({"TRACE", "DEBUG", "INFO"})
+_TELLING_FRAMES = {name: stage for stage, names in STAGE_FRAMES for name in names}
+_FRAME_ORDER = [stage for stage, _ in STAGE_FRAMES]
 MAX_LINE = 2000
+MAX_TRACEBACKS = 64  # processes whose last traceback is remembered
+# A pasted log may have lost its newlines: in a line this long, quoted source stands beside rendered messages.
+LONG_LINE = 250
 BUSY_SHARE = 0.25  # another process with more than this part of the device makes the device busy
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    """A failure as it was found; its rank is known only once the process has told its name."""
+
+    failure: Failure
+    pid: str | None
 
 
 class Diagnosis:
@@ -39,9 +56,9 @@ class Diagnosis:
 
     def __init__(self) -> None:
         self.stage = "config"
-        self._strong: Failure | None = None
-        self._weak: Failure | None = None
-        self._death: Failure | None = None
+        self._strong: _Sign | None = None
+        self._weak: _Sign | None = None
+        self._death: _Sign | None = None
         self._frames: dict[str, set[str]] = {}
 
     @property
@@ -50,7 +67,7 @@ class Diagnosis:
         return any((self._strong, self._weak, self._death))
 
     def enter(self, stage: str) -> None:
-        """Move on to a stage; stages never go back, except that ready ends them all."""
+        """Move on to a stage; stages never go back."""
         if STAGES.index(stage) > STAGES.index(self.stage):
             self.stage = stage
 
@@ -59,37 +76,35 @@ class Diagnosis:
         if wording in _STAGE_AFTER:
             self.enter(_STAGE_AFTER[wording])
 
-    def read(
-        self, line: Line, rank: str | None, causes: Sequence[FailureWording], death: re.Pattern[str]
-    ) -> str | None:
+    def read(self, line: Line) -> str | None:
         """Look for a failure in the line; returns its kind when it is the first of its rank of certainty."""
         key = line.pid or ""
         if "Traceback (most recent call last)" in line.text:
+            self._frames.pop(key, None)
+            while len(self._frames) >= MAX_TRACEBACKS:
+                self._frames.pop(next(iter(self._frames)))
             self._frames[key] = set()
-        if match := FRAME.search(line.text):
-            self._frames.setdefault(key, set()).add(match.group(1))
+        if (match := FRAME.search(line.text)) and len(line.text) < LONG_LINE:
+            if match.group(1) in _TELLING_FRAMES:
+                self._frames.setdefault(key, set()).add(_TELLING_FRAMES[match.group(1)])
             return None
-        if line.level in {"DEBUG", "INFO", "TRACE"} and "out of memory" not in line.message:
+        if line.level in _QUIET_LEVELS and "out of memory" not in line.message:
             return None
-        if QUOTED_SOURCE.search(line.message):
+        if len(line.message) < LONG_LINE and QUOTED_SOURCE.search(line.message):
             return None
-        for cause in causes:
+        for cause in CAUSES:
             if match := cause.pattern.search(line.text):
-                return self._found(cause, match, line, rank)
-        if death.search(line.text) and self._death is None:
-            self._death = Failure("engine.died", self.stage, rank, _evidence(line))
+                return self._found(cause, match, line)
+        if DEATH.search(line.text) and self._death is None:
+            self._death = _Sign(Failure("engine.died", self.stage, None, _evidence(line)), line.pid)
         return None
 
-    def _found(self, cause: FailureWording, match: re.Match[str], line: Line, rank: str | None) -> str | None:
+    def _found(self, cause: FailureWording, match: re.Match[str], line: Line) -> str | None:
         if self._strong is not None or (cause.weak and self._weak is not None):
             return None
         stage = self._stage_of(line.pid or "")
         kind = cause.kind
-        numbers = {
-            name: number(text)
-            for name, text in zip(cause.numbers, match.groups(), strict=False)
-            if text and name != "tried"
-        }
+        numbers = _numbers(cause, match)
         if kind == "oom":
             kind = "gpu.busy" if _device_is_busy(line.text) else f"oom.{stage}" if stage in _OOM_STAGES else "oom"
             numbers |= _capacity(line.text)
@@ -99,35 +114,45 @@ class Diagnosis:
             stage = "kv_cache"
         elif kind.startswith(("config.", "model.")):
             stage = "config"
-        failure = Failure(kind, stage, rank, _evidence(line), numbers=numbers)
+        sign = _Sign(Failure(kind, stage, None, _evidence(line), numbers=numbers), line.pid)
         if cause.weak:
-            self._weak = failure
+            self._weak = sign
         else:
-            self._strong = failure
+            self._strong = sign
         return kind
 
     def _stage_of(self, pid: str) -> str:
-        frames = self._frames.get(pid) or self._frames.get("") or set()
-        for stage, names in STAGE_FRAMES:
-            if frames & names:
-                return stage
-        return self.stage
+        seen = self._frames.get(pid) or self._frames.get("") or set()
+        return next((stage for stage in _FRAME_ORDER if stage in seen), self.stage)
 
     def conclude(
-        self, *, up: bool, facts: Mapping[str, float], tensor_parallel_size: int | None, block_size: int | None
+        self,
+        *,
+        up: bool,
+        facts: Mapping[str, float],
+        kv_line: Evidence | None,
+        rank_of: Callable[[str | None], str | None],
+        tensor_parallel_size: int | None,
+        block_size: int | None,
     ) -> Failure | None:
         """Return the failure with its remedy; a weak sign counts only when the engine did not come up."""
-        failure = self._strong or (None if up else self._weak or self._death)
-        if failure is None:
+        sign = self._strong or (None if up else self._weak or self._death)
+        if sign is None:
             return None
-        numbers = dict(failure.numbers)
-        if failure.kind == "kv.no_room" and facts.get("kv_cache_gib", 1.0) <= 0:
+        failure, numbers = sign.failure, dict(sign.failure.numbers)
+        nothing_left = facts.get("kv_cache_gib", 1.0) <= 0
+        if failure.kind == "engine.died" and kv_line is not None and nothing_left:
+            # The engine died right after it found nothing left; the exception itself was cut off.
+            failure = replace(failure, kind="kv.no_room", stage="kv_cache", evidence=kv_line)
+        if failure.kind == "kv.no_room" and nothing_left:
             numbers["available_kv_gib"] = facts["kv_cache_gib"]
         remedy = remedy_for(failure.kind, numbers, tensor_parallel_size=tensor_parallel_size, block_size=block_size)
-        return Failure(failure.kind, failure.stage, failure.rank, failure.evidence, remedy, numbers)
+        return replace(failure, rank=rank_of(sign.pid), remedy=remedy, numbers=numbers)
 
 
-_OOM_STAGES = {"load", "profile", "graph_capture", "warmup", "runtime"}
+def _numbers(cause: FailureWording, match: re.Match[str]) -> dict[str, float]:
+    values = ((name, number(text)) for name, text in zip(cause.numbers, match.groups(), strict=False) if text)
+    return {name: value for name, value in values if value is not None and name != "tried"}
 
 
 def _evidence(line: Line) -> Evidence:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-N = r"(-?[\d,]*\.?\d+)"
+N = r"(-?[\d,]{0,24}\.?\d{1,24})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,14 @@ CAUSES: tuple[FailureWording, ...] = (
     # (max_position_embeddings=131072 or model_max_length=None in model's config.json).
     _cause(
         "config.context_exceeds_model",
-        r"User-specified max_model_len \((\d+)\) is greater than the derived max_model_len \(\w+=([\d.]+)",
+        r"User-specified max_model_len \((\d{1,12})\) is greater than the derived max_model_len "
+        r"\(\w+=(\d{1,12}(?:\.\d{1,6})?)",
         "max_model_len",
         "derived_max_model_len",
     ),
-    _cause("config.context_exceeds_model", r"User-specified max_model_len \((\d+)\) is greater than", "max_model_len"),
+    _cause(
+        "config.context_exceeds_model", r"User-specified max_model_len \((\d{1,12})\) is greater than", "max_model_len"
+    ),
     # ValueError: Total number of attention heads (40) must be divisible by tensor parallel size (5).
     _cause(
         "config.parallelism",
@@ -137,7 +140,8 @@ CAUSES: tuple[FailureWording, ...] = (
     ),
     _cause(
         "comm.failure",
-        r"NCCL error(?: in)?:? (?!\{)|DistBackendError|ncclSystemError|ncclUnhandledCudaError|ncclInternalError|"
+        r"NCCL [Ee]rror(?: in| \d+)?:? (?!\{)|DistBackendError|"
+        r"ncclSystemError|ncclUnhandledCudaError|ncclInternalError|"
         r"HCCL error|HCCL function error|RCCL error|Gloo connectFullMesh failed|"
         r"Watchdog caught collective operation timeout|DistNetworkError|DistStoreError",
     ),
@@ -148,13 +152,13 @@ CAUSES: tuple[FailureWording, ...] = (
     _cause("interrupted", r"KeyboardInterrupt|Received signal (?:2|15)|SIGTERM|terminated by signal", weak=True),
 )
 
-ESTIMATED_LENGTH = re.compile(r"the estimated maximum model length is (\d+)")
-OTHER_PROCESS = re.compile(r"Process \d+ has ([\d.]+) (KiB|MiB|GiB) memory in use")
-THIS_PROCESS = re.compile(r"this process has ([\d.]+) (KiB|MiB|GiB) memory in use")
+ESTIMATED_LENGTH = re.compile(r"the estimated maximum model length is (\d{1,12})")
+OTHER_PROCESS = re.compile(r"Process \d{1,10} has (\d{1,9}(?:\.\d{1,9})?) (KiB|MiB|GiB) memory in use")
+THIS_PROCESS = re.compile(r"this process has (\d{1,9}(?:\.\d{1,9})?) (KiB|MiB|GiB) memory in use")
 DEVICE_CAPACITY = re.compile(
-    r"has a total capac\w+ of ([\d.]+) (MiB|GiB) of which ([\d.]+) (bytes|KiB|MiB|GiB) is free"
+    r"has a total capac\w+ of (\d{1,9}(?:\.\d{1,9})?) (MiB|GiB) of which "
+    r"(\d{1,15}(?:\.\d{1,9})?) (bytes|KiB|MiB|GiB) is free"
 )
-UNIT_GIB = {"bytes": 2**-30, "KiB": 2**-20, "MiB": 2**-10, "GiB": 1.0}
 
 # Consequences: the process ended, but these lines never say why.
 DEATH = re.compile(
@@ -162,7 +166,7 @@ DEATH = re.compile(
     r"EngineCore failed to start|WorkerProc failed to start|died unexpectedly|EngineDeadError|"
     r"EngineCore encountered (?:a fatal error|an issue)|Application startup failed|"
     r"initialization failed\. See root cause|"
-    r"MQEngineDeadError|AsyncEngineDeadError"
+    r"MQEngineDeadError|AsyncEngineDeadError|WorkerProc hit an exception|Error executing metho"
 )
 # A traceback quotes source code; a template is not a rendered message.
 QUOTED_SOURCE = re.compile(r"^\s*(?:raise |f?\"|f?'|logger\.|msg = |\^)|\{[a-z_.]+!?r?\}|%[sd]\b")

@@ -1,55 +1,60 @@
 """From bytes to lines, and from a line to the process that wrote it, its level and its message."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_LINE_BYTES = 64 * 1024
 
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 # "(Worker_TP1 pid=123) ", "(VllmWorker rank=1 pid=9) ", "(RayWorkerWrapper pid=1, ip=10.0.0.2) "; may be nested.
-_PROCESS = re.compile(r"\((?P<name>[A-Za-z][\w \-=:./]*?) pid=(?P<pid>\d+)(?:, ip=(?P<ip>[\d.]+))?\)")
+_PROCESS = re.compile(r"\((?P<name>[A-Za-z][\w \-=:./]{0,80}?) pid=(?P<pid>\d{1,10})(?:, ip=(?P<ip>[\d.]+))?\)")
 # "INFO 05-16 23:06:03 [core.py:12] msg" (0.8+), "INFO 05-16 23:06:03 core.py:12] msg" (until 0.7.3)
 _HEAD = re.compile(
     r"(?P<level>TRACE|DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?P<time>\d\d-\d\d \d\d:\d\d:\d\d)\s+"
-    r"\[?(?P<file>[\w./\-]+):\d+\] ?"
+    r"\[?(?P<file>[\w./\-]{1,200}):\d+\] ?"
 )
 
 
-class LineSplitter:
-    """Cuts a stream of bytes at newlines; a line longer than 64 KiB is cut off, and the rest of it dropped."""
+class BlockSplitter:
+    """Cuts a stream of bytes into blocks of whole lines; a line longer than 64 KiB loses what is beyond that."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
-        self._dropping = False
+        self._full = False
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield every complete line of the stream so far, without its newline."""
-        start = 0
-        while (end := chunk.find(b"\n", start)) >= 0:
-            yield from self._complete(chunk[start:end])
-            start = end + 1
-        self._keep(chunk[start:])
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the lines that are complete now, each with its newline; empty when none is."""
+        end = chunk.rfind(b"\n") + 1
+        if end == 0:
+            self._keep(chunk)
+            return b""
+        first = chunk.find(b"\n") + 1
+        self._keep(chunk[: first - 1])
+        head = bytes(self._pending) + b"\n"
+        self._pending.clear()
+        self._keep(chunk[end:])
+        middle = chunk[first:end]
+        return head + (middle if len(middle) <= MAX_LINE_BYTES else _bounded(middle))
 
-    def close(self) -> Iterator[bytes]:
-        """Yield the last line, when the stream ended without a newline."""
-        if self._pending:
-            yield from self._complete(b"")
+    def close(self) -> bytes:
+        """Return the last line, when the stream ended without a newline."""
+        rest = bytes(self._pending)
+        self._pending.clear()
+        return rest
 
     def _keep(self, part: bytes) -> None:
-        room = MAX_LINE_BYTES - len(self._pending)
-        if len(part) > room:
-            self._dropping = True
-        self._pending += part[:room]
+        self._pending += part[: MAX_LINE_BYTES - len(self._pending)]
 
-    def _complete(self, tail: bytes) -> Iterator[bytes]:
-        if not self._pending and len(tail) <= MAX_LINE_BYTES:
-            yield tail
-        else:
-            self._keep(tail)
-            yield bytes(self._pending)
-        self._pending.clear()
-        self._dropping = False
+
+def _bounded(block: bytes) -> bytes:
+    # Looking for newlines at every 64 KiB finds out cheaply whether any line is too long at all.
+    start = 0
+    while start + MAX_LINE_BYTES < len(block):
+        end = block.rfind(b"\n", start, start + MAX_LINE_BYTES)
+        if end < 0:
+            return b"".join(line[:MAX_LINE_BYTES] + b"\n" for line in block[:-1].split(b"\n"))
+        start = end + 1
+    return block
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +79,38 @@ def clean(raw: bytes) -> str:
 
 
 def frame(number: int, text: str) -> Line:
-    """Find the process prefix and the head of a line wherever they stand: wrappers put words before them."""
+    """Find the process prefix and the head of a line wherever they stand: wrappers put words before them.
+
+    With one prefix inside another (Ray around vLLM) the innermost names the process; pids of several hosts are
+    told apart by their address.
+    """
     head = _HEAD.search(text)
     limit = head.start() if head else min(len(text), 200)
     process = pid = None
     for match in _PROCESS.finditer(text, 0, limit + 1):
-        process, pid = match["name"], match["pid"]
+        process, pid = match["name"], match["pid"] if match["ip"] is None else f"{match['pid']}@{match['ip']}"
     if head is None:
         return Line(number, text, process, pid, None, None, text)
     return Line(number, text, process, pid, head["level"], head["time"], text[head.end() :])
 
 
-_RANK_PARTS = re.compile(r"(?:DP|PP|PCP|TP|DCP|EP)\d+")
+_RANK_PARTS = re.compile(r"(?:DP|PP|TP)\d+")
+_NUMBER = re.compile(r"(?:rank=|-|TP)(\d+)")
 
 
 def rank_of(process: str | None) -> str | None:
-    """Return the rank a process name carries: `Worker_TP1` is TP1, `Worker_PP0_TP1` PP0_TP1, an engine core TP0.
+    """Return the rank that a process name spells out: `Worker_TP1` is TP1, `Worker_PP0_TP1` PP0_TP1.
 
-    None for processes that are no worker, and for workers whose name does not tell (`VllmWorkerProcess`).
+    None for names that do not tell (`Worker`, `EngineCore`, `VllmWorkerProcess`).
     """
-    if process is None:
+    if process is None or not process.startswith(("Worker_", "VllmWorker ", "VllmWorker-", "EngineCore_DP")):
         return None
-    if process.startswith("EngineCore"):
-        data = re.search(r"_DP([1-9]\d*)", process)
-        return f"DP{data.group(1)}_TP0" if data else "TP0"
-    if process.startswith(("Worker", "VllmWorker")):
-        parts = [part for part in _RANK_PARTS.findall(process) if not part.startswith(("EP", "DCP", "PCP"))]
-        if parts:
-            return "_".join(parts)
-        number = re.search(r"(?:rank=|-|TP)(\d+)", process)
-        if number:
-            return f"TP{number.group(1)}"
-        return "TP0" if process == "Worker" else None
-    return None
+    if process.startswith("EngineCore_DP"):
+        # Without workers of its own the engine core is the worker; `_DP0` is printed without data parallelism too.
+        index = process.removeprefix("EngineCore_DP")
+        return None if index == "0" else f"DP{index}_TP0"
+    parts = _RANK_PARTS.findall(process)
+    if parts:
+        return "_".join(parts)
+    number = _NUMBER.search(process)
+    return f"TP{number.group(1)}" if number else None

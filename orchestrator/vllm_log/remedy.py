@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+MOST_HEADS = 4096  # more than any model has; a damaged log may say anything
+
 REMEDIES: Mapping[str, str] = {
     "oom.load": "the weights do not fit one device: raise --tensor-parallel-size, or use a quantised checkpoint",
     "oom.profile": "lower --max-num-batched-tokens or --max-num-seqs, or raise --tensor-parallel-size",
@@ -40,6 +42,8 @@ def remedy_for(
         )
     if kind == "config.parallelism" and "attention_heads" in numbers:
         heads, size = int(numbers["attention_heads"]), int(numbers["tensor_parallel_size"])
+        if not 0 < heads <= MOST_HEADS:
+            return REMEDIES[kind]
         fitting = [count for count in range(1, heads + 1) if heads % count == 0]
         nearest = min(fitting, key=lambda count: (abs(count - size), count))
         return f"--tensor-parallel-size {nearest} divides the {heads} attention heads"

@@ -3,44 +3,46 @@
 Facts are stored under the names of the result; GiB unless the name says otherwise.
 """
 
+import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
-N = r"(-?[\d,]*\.?\d+)"
+N = r"(-?[\d,]{0,24}\.?\d{1,24})"
+UNIT = "unit"  # the group after a value names its unit
+UNIT_GIB = {"bytes": 2**-30, "B": 2**-30, "KiB": 2**-20, "MiB": 2**-10, "GiB": 1.0}
 
-Values = dict[str, float]
-Reader = Callable[[re.Match[str]], Values]
 
-
-def number(text: str) -> float:
-    """Read a printed number; thousands separators are dropped."""
-    return float(text.replace(",", ""))
+def number(text: str) -> float | None:
+    """Read a printed number, thousands separators dropped; None for digits that make no sense as one."""
+    try:
+        value = float(text.replace(",", ""))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and abs(value) < 1e18 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
     """One log line's meaning: `needle` is a plain substring that must be present, `pattern` reads the numbers.
 
-    `names` are the facts of the groups in order, None for a group that is not kept. `per_rank` is False for lines
-    the engine prints about the whole engine.
+    `names` are the facts of the groups in order, None for a group that is not kept, UNIT for the unit of the value
+    before it. `in_passing` marks figures of error messages, which count only when no other line gives them.
     """
 
     name: str
     needle: str
     pattern: re.Pattern[str]
     names: tuple[str | None, ...]
-    per_rank: bool = True
     scale: float = 1.0
+    in_passing: bool = False
 
 
 def _wording(
-    name: str, needle: str, pattern: str, *names: str | None, per_rank: bool = True, scale: float = 1.0
+    name: str, needle: str, pattern: str, *names: str | None, scale: float = 1.0, in_passing: bool = False
 ) -> Wording:
-    return Wording(name, needle, re.compile(pattern), names, per_rank, scale)
+    return Wording(name, needle, re.compile(pattern), names, scale, in_passing)
 
 
-MIB = 1 / 1024
 BYTES = 1 / 2**30
 
 WORDINGS: tuple[Wording, ...] = (
@@ -175,6 +177,62 @@ WORDINGS: tuple[Wording, ...] = (
         "activation_gib",
         "cuda_graph_gib",
     ),
+    # Error in memory profiling. Initial free memory 43.37 GiB, current free memory 43.94 GiB. (0.9.1+)
+    _wording(
+        "profiling_race",
+        "Initial free memory ",
+        rf"Initial free memory {N} GiB, current free memory",
+        "device_free_gib",
+    ),
+    # Initial free memory 78.68 GiB, reserved 2.00 GiB memory for KV Cache as specified by kv_cache_memory_bytes
+    _wording(
+        "kv_bytes_mode",
+        "memory for KV Cache as specified",
+        rf"Initial free memory {N} GiB, reserved {N} ?GiB memory for KV Cache",
+        "device_free_gib",
+        "kv_cache_gib",
+    ),
+    # CUDA out of memory. ... GPU 0 has a total capacity of 44.52 GiB of which 10.50 MiB is free.
+    _wording(
+        "oom_capacity",
+        "has a total capac",
+        rf"has a total capac\w+ of {N} ([KMG]iB) of which {N} (bytes|[KMG]iB) is free",
+        "device_total_gib",
+        UNIT,
+        "device_free_gib",
+        UNIT,
+        in_passing=True,
+    ),
+    # NPU out of memory. Tried to allocate 2.00 GiB (NPU 0; 60.96 GiB total capacity; ...; 1.53 GiB free; ...
+    _wording(
+        "oom_capacity_old",
+        " total capacity; ",
+        rf"\((?:NPU|GPU) \d+; {N} ([KMG]iB) total capacity; .{{0,200}}?; {N} (bytes|[KMG]iB) free",
+        "device_total_gib",
+        UNIT,
+        "device_free_gib",
+        UNIT,
+        in_passing=True,
+    ),
+    # ... is larger than the available KV cache memory (4.45 GiB). (0.7+)
+    _wording(
+        "kv_too_small",
+        "available KV cache memory (",
+        rf"larger than the available KV cache memory \({N} Gi?B\)",
+        "kv_cache_gib",
+    ),
+    # ... the maximum number of tokens that can be stored in KV cache (41200). (V0)
+    _wording("v0_tokens", "can be stored in KV cache", rf"can be stored in KV cache \({N}\)", "kv_cache_tokens"),
+    # Free device memory: 79.22 GiB, 71.3 GiB usable (...), ..., 64.17 GiB reserved for KV cache (Gaudi)
+    _wording(
+        "hpu_free",
+        "Free device memory: ",
+        rf"Free device memory: {N} GiB, {N} GiB usable .{{0,200}}?, {N} GiB reserved for KV cache",
+        "device_free_gib",
+        "requested_gib",
+        "kv_cache_gib",
+    ),
+    _wording("hpu_total", "GiB used) and", rf"device memory \({N} GiB/{N} GiB used\)", None, "device_total_gib"),
     # Available KV cache memory: 51.38 GiB (0.9.1+); may be negative
     _wording("available_kv", "Available KV cache memory: ", rf"Available KV cache memory: {N} GiB", "kv_cache_gib"),
     # Available memory: 26664089702, total memory: 65452113920 (vllm-ascend until 0.14: bytes)
@@ -195,7 +253,7 @@ WORDINGS: tuple[Wording, ...] = (
         "device_total_gib",
     ),
     # GPU KV cache size: 420,992 tokens (0.8+), CPU KV cache size: ... (0.30+)
-    _wording("kv_tokens", "KV cache size: ", rf"KV cache size: {N} tokens", "kv_cache_tokens", per_rank=False),
+    _wording("kv_tokens", "KV cache size: ", rf"KV cache size: {N} tokens", "kv_cache_tokens"),
     # Maximum concurrency for 16,000 tokens per request: 26.31x (0.6.3+)
     _wording(
         "concurrency",
@@ -203,17 +261,15 @@ WORDINGS: tuple[Wording, ...] = (
         rf"Maximum concurrency for {N} tokens per request: {N}x",
         "concurrency_tokens",
         "max_concurrency",
-        per_rank=False,
     ),
     # # cuda blocks: 2868, # CPU blocks: 2048 (V0, 0.7+), # GPU blocks: 27896, # CPU blocks: 2048 (V0)
-    _wording("blocks_v0", " blocks: ", rf"# (?!CPU)\w+ blocks: {N}", "kv_cache_blocks", per_rank=False),
+    _wording("blocks_v0", " blocks: ", rf"# (?!CPU)\w+ blocks: {N}", "kv_cache_blocks"),
     # vllm cache_config_info with initialization after num_gpu_blocks is: 3289 (0.9+)
     _wording(
         "num_gpu_blocks",
         "after num_gpu_blocks is",
         rf"cache_config_info with initialization after num_gpu_blocks is: {N}",
         "kv_cache_blocks",
-        per_rank=False,
     ),
     # Auto set (3.78/22.59) GiB for KV cache on node 0, with 4.52 GiB requested memory for the worker. (CPU, 0.20+)
     _wording(
@@ -245,7 +301,6 @@ WORDINGS: tuple[Wording, ...] = (
         "init engine (profile",
         rf"init engine \(profile, create kv cache, warmup model\) took {N} s",
         "engine_init_seconds",
-        per_rank=False,
     ),
     # torch.compile takes 12.3 s in total (0.6.5-0.17), torch.compile took ... (0.18+)
     _wording(
@@ -262,6 +317,11 @@ VERSION = re.compile(
     r"(\d+\.\d+(?:\.\d+)*[\w.+]*)"
 )
 PLATFORM = re.compile(r"Automatically detected platform (\w+)")
+# Init engine is printed from 0.6.5 on; before that the graphs were the last step. Gaudi ends with its warm-up.
+ENGINE_UP = re.compile(
+    r"init engine \(profile|Graph capturing finished in \d+ secs\.(?!.*took)|Warmup finished in \d+ secs"
+)
+ENGINE_START = re.compile(r"Initializing an? (?:V1 )?LLM engine \(v")
 READY = re.compile(r"Application startup complete\.|Uvicorn running on ")
 START = re.compile(r"vLLM API server version |vLLM server version |█\s+version \d")
 LOADING = re.compile(r"Starting to load model |Loading model weights|Loading safetensors|Loading weights")

@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from kubernetes import config as kube_config
 from kubernetes.client import Configuration
 from kubernetes.config.config_exception import ConfigException
@@ -42,8 +43,9 @@ class Credentials:
                 kube_config.load_incluster_config(client_configuration=config)
             else:
                 kube_config.load_kube_config(self._kubeconfig, self._context, config, persist_config=False)
-        except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
-            raise ClusterError(f"kubeconfig: {error}", remedy="name another with --kubeconfig or --context") from error
+        except (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError) as error:
+            words = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ClusterError(f"kubeconfig: {words}", remedy="name another with --kubeconfig or --context") from error
         known = config.api_key or config.cert_file or config.username
         if config.host.startswith("https") and not known:
             # The library logs a failing exec plugin and goes on as nobody.

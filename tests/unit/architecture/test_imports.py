@@ -87,10 +87,7 @@ def test_the_parser_needs_the_standard_library_only() -> None:
 def test_the_parser_does_no_input_or_output() -> None:
     touching = {"io", "os", "pathlib", "socket", "subprocess", "urllib", "asyncio", "threading", "tempfile"}
     used = {
-        imported.split(".")[0]
-        for name, tree in modules()
-        if room_of(name) == "vllm_log"
-        for imported in imports(tree)
+        imported.split(".")[0] for name, tree in modules() if room_of(name) == "vllm_log" for imported in imports(tree)
     }
     assert used & touching == set()
 

@@ -1,0 +1,144 @@
+"""Secrets never survive: not in results, not in the evidence that is stored."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.vllm_log import parse_log, redact, redact_bytes
+
+SECRET = "S3cr3tV4lue0123456789abcd"
+CARRIERS = [
+    f"hf_{SECRET}",
+    f"HF_TOKEN=hf_{SECRET}",
+    f"HF_TOKEN={SECRET}",
+    f"HF_TOKEN: {SECRET}",
+    f"HUGGING_FACE_HUB_TOKEN={SECRET}",
+    f"export HF_TOKEN='{SECRET}'",
+    f"--api-key {SECRET}",
+    f"--api-key={SECRET}",
+    f"--api_key {SECRET}",
+    f"--api-key '{SECRET}'",
+    f'--api-key "{SECRET}"',
+    f"'--api-key', '{SECRET}'",
+    f"--api-key first{SECRET} {SECRET}",
+    f"'api_key': '{SECRET}'",
+    f"'api_key': ['{SECRET}', 'x{SECRET}']",
+    f'{{"api_key": "{SECRET}"}}',
+    f"Namespace(api_key=['{SECRET}'], port=8000)",
+    f"Namespace(api_key='{SECRET}', port=8000)",
+    f"VLLM_API_KEY={SECRET}",
+    f"OPENAI_API_KEY: {SECRET}",
+    f"Authorization: Bearer {SECRET}",
+    f"'Authorization': 'Bearer {SECRET}'",
+    f"authorization: basic {SECRET}",
+    f"headers={{'authorization': 'token {SECRET}'}}",
+    f"https://user:{SECRET}@huggingface.co/x",
+    f"https://{SECRET}@github.com/x",
+    f"s3://key:{SECRET}@bucket/x",
+    f"https://host/x?token={SECRET}",
+    f"https://host/x?a=b&X-Amz-Signature={SECRET}",
+    f"https://host/x?a=b&X-Amz-Credential={SECRET}",
+    f"AWS_SECRET_ACCESS_KEY={SECRET}",
+    f"aws_session_token={SECRET}",
+    f"sk-{SECRET}",
+    f"ghp_{SECRET}",
+    f"password={SECRET}",
+    f"'hf_token': '{SECRET}'",
+    f"hf_token='{SECRET}'",
+    f"secret_key: {SECRET}",
+]
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_a_secret_does_not_survive_in_the_stored_log(carrier: str) -> None:
+    """However a log, an argument line or a URL carries it."""
+    line = f"(APIServer pid=1) INFO 01-01 00:00:00 [a.py:1] args: {carrier}\nnext\n"
+    kept = redact_bytes(line.encode())
+    assert SECRET.encode() not in kept
+    assert kept.startswith(b"(APIServer pid=1) INFO")
+    assert kept.endswith(b"\nnext\n")
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_a_secret_does_not_survive_in_a_result(carrier: str) -> None:
+    """Evidence lines are redacted, those of figures and those of failures."""
+    log = (
+        f"Available KV cache memory: 1.50 GiB {carrier}\n"
+        f"vllm serve: error: argument --x: invalid value {carrier}\n"
+        f"RuntimeError: Engine core initialization failed {carrier}\n"
+    )
+    document = parse_log(log.encode())[0].to_json("x")
+    assert document["failure"]["kind"] == "config.argument"
+    assert document["facts"] == {"kv_cache_gib": 1.5}
+    assert SECRET not in json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Graph capturing finished in 17 secs, took -0.45 GiB",
+        "Available KV cache memory: -1.44 GiB",
+        "GPU KV cache size: 420,992 tokens",
+        "api_key=None, hf_token=None, block_size=128",
+        "max_tokens=16, num_tokens: 17, tokenizer='x', skip_tokenizer_init=False",
+        "loaded https://huggingface.co/Qwen/Qwen3-0.6B/resolve/main/config.json",
+        "Using FlashAttention backend for key: value layout",
+    ],
+)
+def test_what_is_no_secret_stays_as_it_is(line: str) -> None:
+    """Figures, negative ones too, and settings without a value are evidence."""
+    assert redact(line) == line
+
+
+def test_negative_figures_reach_the_result() -> None:
+    """A minus sign is part of the figure."""
+    log = b"Available KV cache memory: -1.44 GiB\nGraph capturing finished in 17 secs, took -0.45 GiB\n"
+    assert parse_log(log)[0].facts == {"kv_cache_gib": -1.44, "graph_capture_seconds": 17.0, "cuda_graph_gib": -0.45}
+
+
+def test_bytes_that_are_no_text_survive_redaction() -> None:
+    """Evidence stays byte for byte what it was, secrets aside."""
+    assert redact_bytes(b"\xff\xfe\x80 HF_TOKEN=abcdefgh \xc3") == b"\xff\xfe\x80 HF_TOKEN=[redacted] \xc3"
+
+
+PIECES = st.sampled_from(
+    ["api_key", "--api-key", "hf_token", "=", ":", " ", "\n", "'", '"', "[", "]", "(", ")", "abc", "-x", "://", "@",
+     "bearer", "hf_", "eyJ", "password", "token", "?token=", ",", "a.b", "None"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=25).map("".join))
+@example("api_key=[abc\nabc]")
+@example("--api-key \nabc")
+@example("bearer\nabcdefgh")
+@settings(max_examples=300)
+def test_redaction_keeps_every_line_and_reads_each_by_itself(text: str) -> None:
+    """Line numbers of the evidence stay true: a secret never reaches over a line's end."""
+    once = redact_bytes(text.encode())
+    assert once.count(b"\n") == text.count("\n")
+    assert b"\n".join(redact_bytes(line) for line in text.encode().split(b"\n")) == once
+
+
+HOSTILE = {
+    "dashes": "'a-' * 20000 + ' key'",
+    "dots": "'a.' * 20000 + '://'",
+    "words": "'x' * 40000 + 'key'",
+    "schemes": "'a://' * 10000",
+    "flags": "'--api-key ' * 4000",
+    "lists": "'api_key=[' * 4000",
+    "web tokens": "'eyJ' * 14000",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_long_hostile_line_does_not_stall_redaction(name: str) -> None:
+    """40 kB of any text are redacted in a moment: the log of a pod must not be able to stop kprof.
+
+    A process of its own is the only thing that can be stopped while a pattern runs.
+    """
+    code = f"from orchestrator.vllm_log import redact; redact({HOSTILE[name]})"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=2.5)
