@@ -49,6 +49,10 @@ CAUSES: tuple[FailureWording, ...] = (
     _cause("kv.no_room", r"(?:Error: |^)No available memory for the cache blocks"),
     _cause("kv.no_room", r"Cannot auto-fit max_model_len: not enough GPU memory"),
     _cause("kv.no_room", r"leaving none for the KV cache"),
+    # Available memory on node 0 (20.73/22.59 GiB) on kv cache allocation is less than requested memory for kv
+    # (-0.42/0.23 GiB). (CPU, 0.20+)
+    _cause("kv.no_room", r"is less than requested memory for kv \(-"),
+    _cause("gpu.busy", r"is less than requested memory for kv \("),
     _cause("kv.no_room", r"max_num_seqs \(\d+\) exceeds available Mamba cache blocks"),
     # ValueError: Free memory on device cuda:1 (60.87/79.19 GiB) on startup is less than desired GPU memory
     # utilization (0.95, 75.23 GiB). (0.9.1+)

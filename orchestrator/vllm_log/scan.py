@@ -1,34 +1,36 @@
 """Which lines are worth reading: most of a DEBUG log is not, and is passed over unread."""
 
+import re
 from collections.abc import Iterator
 
-# Long and rare on purpose: searching a long word skips most bytes. Every wording and every cause holds one of them;
-# tests/unit/vllm_log checks that.
+from orchestrator.vllm_log.failures import STAGE_FRAMES
+
+# Few, long and rare on purpose: each is one pass over the bytes, and a long word lets the pass skip most of them.
+# A cause that always stands beside an exception's name is found by "rror"; progress bars are not looked for.
 NEEDLES: tuple[bytes, ...] = tuple(
     word.encode()
     for word in (
         # figures
         "GiB", " GB", "KV cache size: ", "Maximum concurrency for", " blocks: ", "num_gpu_blocks is",
-        "Available memory: ", "raph capturing finished", "init engine (profile", "torch.compile ", "Warmup finished",
+        "Available memory: ",
+        "raph capturing finished", "init engine (profile", "torch.compile t", "torch.compile and init",
+        "Warmup finished in",
         # life
-        "version ", "LLM engine (v", "detected platform", "startup complete", "Uvicorn running on", "Capturing ",
-        "Starting to load model", "Loading ", "CUDA graph memory profiling", "kprof simulator", "_parallel_size",
+        " version ", "LLM engine (v", "detected platform", "startup complete", "Uvicorn running on",
+        "Starting to load model", "Capturing cudagraphs for", "Capturing the model for", "CUDA graph memory profiling",
+        "kprof simulator", "_parallel_size",
         # failures
-        "rror", "Traceback (most", '", line ', "KeyboardInterrupt", "SIGTERM", "Received signal", "terminated by sig",
-        "out of memory", "died unexpectedly", "failed to start", "initialization failed", "startup failed",
-        "hit an exception", "leaving none for the KV", "Xid", "GPU is lost", "fallen off the bus", "oom-kill",
-        "OOMKilled", "ErrImagePull", "ImagePullBackOff", "Failed to pull image", "Cannot access gated",
-        "Access to model",
-        "gated repo", "Repository Not Found", "is not a local folder", "Invalid repository ID", "connect to",
-        "Failed to resolve", "outgoing traffic", "ncclSystem", "ncclUnhandled", "ncclInternal",
-        "Watchdog caught", "Insufficient space", "annot allocate memory", "encountered a", "not support",
-        "no kernel image", "is only supported on", "No valid attention", "backend ", "does not recognize",
-        "number of available", "ensure that world", "out of bounds", "device ordinal", "number of visible devices",
-        "Not enough resources", "No available memory", "Cannot auto-fit", "Mamba cache blocks", "on startup is less",
-        "allocation is less", "max seq len", "must be divisible", "not divisible by", "is greater than the derived",
-        "quantization method", "Name or service not known",
+        "rror", "Traceback (most recent", '", line ', "KeyboardInterrupt", "SIGTERM", "Received signal",
+        "out of memory", "died unexpectedly", "failed to start", "nitialization failed", "hit an exception",
+        "startup failed", "NVRM: Xid", "GPU is lost", "fallen off the bus", "oom-kill", "OOMKilled", "ErrImagePull",
+        "ImagePullBackOff", "Failed to pull image", "gated repo", "Access to model", "Repository Not Found",
+        "is not a local folder", "couldn't connect to", "Watchdog caught", "annot allocate memory",
+        "No available memory", "max seq len", "must be divisible by", "is greater than the derived",
+        "number of available GPU", "is only supported on", "are not supported", "on startup is less than",
     )
 )  # fmt: skip
+_FRAME = b'", line '
+_TELLING = re.compile(b", in (?:" + "|".join(sorted(n for _, names in STAGE_FRAMES for n in names)).encode() + rb")\b")
 
 
 def interesting_lines(block: bytes, count: int) -> Iterator[tuple[int, bytes]]:
@@ -41,8 +43,10 @@ def interesting_lines(block: bytes, count: int) -> Iterator[tuple[int, bytes]]:
     for needle in NEEDLES:
         at = find(needle)
         while at >= 0:
-            starts.add(rfind(b"\n", 0, at) + 1)
             end = find(b"\n", at)
+            # Of a traceback's many frames only those count whose function tells the stage.
+            if needle is not _FRAME_NEEDLE or _TELLING.search(block, at, end if end >= 0 else len(block)):
+                starts.add(rfind(b"\n", 0, at) + 1)
             if end < 0:
                 break
             at = find(needle, end)
@@ -52,3 +56,6 @@ def interesting_lines(block: bytes, count: int) -> Iterator[tuple[int, bytes]]:
         before = start
         end = find(b"\n", start)
         yield count + 1, block[start:] if end < 0 else block[start:end]
+
+
+_FRAME_NEEDLE = next(needle for needle in NEEDLES if needle == _FRAME)

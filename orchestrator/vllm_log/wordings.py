@@ -324,6 +324,7 @@ ENGINE_UP = re.compile(
 ENGINE_START = re.compile(r"Initializing an? (?:V1 )?LLM engine \(v")
 READY = re.compile(r"Application startup complete\.|Uvicorn running on ")
 START = re.compile(r"vLLM API server version |vLLM server version |█\s+version \d")
-LOADING = re.compile(r"Starting to load model |Loading model weights|Loading safetensors|Loading weights")
-CAPTURING = re.compile(r"Capturing CUDA graph|Capturing cudagraphs|Capturing the model for CUDA graphs|Capturing ACL")
+LOADING = re.compile(r"Starting to load model ")
+# The engine prints its KV cache size right before it captures; only older engines need a word for it.
+CAPTURING = re.compile(r"Capturing cudagraphs for|Capturing the model for CUDA graphs")
 SIMULATOR = re.compile(r"^kprof simulator \S+: ")
