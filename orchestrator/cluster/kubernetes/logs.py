@@ -14,7 +14,7 @@ MAX_WAIT_SECONDS = 15.0
 
 
 class _Position:
-    """Where the log was read to: the last time stamp, and the lines of its second, which a resume sends again.
+    """Where the log was read to: the last second, and its lines, which a resume sends again.
 
     The API server cuts `sinceTime` to whole seconds, so a resumed stream starts with lines already seen.
     """
@@ -38,11 +38,11 @@ class _Position:
             self._overlapped = True
             return None
         gap, self._overlapped = not self._overlapped, True
-        if self.last is None or stamp[:19] != self.last[:19]:
+        # Only the seconds are compared: fractions come without trailing zeros and do not sort as text.
+        if self.last is None or stamp[:19] > self.last:
+            self.last = stamp[:19]
             self._seen.clear()
         self._seen[key] += 1
-        if self.last is None or stamp > self.last:
-            self.last = stamp
         return LogChunk(text + b"\n", gap=gap)
 
 
@@ -56,7 +56,7 @@ async def follow_log(
         position.resume()
         params = {"container": CONTAINER, "timestamps": "true", "follow": "false" if last_pass else "true"}
         if position.last is not None:
-            params["sinceTime"] = position.last[:19] + "Z"
+            params["sinceTime"] = position.last + "Z"
         complete = False
         try:
             async with transport.open("GET", path, params, stream=True) as reply:
