@@ -66,8 +66,9 @@ def run_sweep(options: SweepOptions) -> int:
             with open_view(selected, simulated=options.simulate) as view:
                 sweep = Sweep(cluster, store, matrix, limits=limits, simulation=simulation, observe=view.update)
                 record = await sweep.prepare(selected, fresh=options.fresh)
-                view.start(record, {point.hash for point in sweep.remaining(record, selected)})
-                await sweep.run(record, selected)
+                with store.driving(record):
+                    view.start(record, {point.hash for point in sweep.remaining(record, selected)})
+                    await sweep.run(record, selected)
         return record
 
     try:

@@ -1,5 +1,6 @@
 """The store's door: every write is one transaction, committed to disk before it returns."""
 
+import fcntl
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -191,6 +192,23 @@ class Store:
         with self._transaction() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else RunRecord(**{k: v for k, v in row.items() if k != "kprof_version"})
+
+    @contextmanager
+    def driving(self, run: RunRecord) -> Iterator[None]:
+        """Hold a run against other kprofs on this machine; raises StoreError when one drives it already.
+
+        The kernel gives the lock back when its holder dies, however it dies.
+        """
+        with Path(f"{self.name}.lock").open("ab") as lock:
+            try:
+                # One byte of the file for each run.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, run.number)
+            except OSError as error:
+                raise StoreError(
+                    f"run {run.number} of {self.name} is being driven by another kprof",
+                    remedy="wait for it, or start a run of its own with --fresh",
+                ) from error
+            yield
 
     def finish_run(self, run_id: str) -> None:
         """Note that every point of the run has its result."""
