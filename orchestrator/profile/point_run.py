@@ -1,11 +1,13 @@
 """One point from creation to deletion: watch the pod, stream its log into the parser, probe, record, delete."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from orchestrator.cluster.port import Cluster, PodManifest, PodRejectedError, PodSnapshot, PodUnreachableError
 from orchestrator.cluster.watch import PodWatch
+from orchestrator.errors import KprofError
 from orchestrator.matrix.point import Point
 from orchestrator.profile.evidence import LogEvidence
 from orchestrator.profile.pod_failures import REMEDIES, PodTrouble, pod_trouble
@@ -61,7 +63,7 @@ class PointRun:
         begin = clock()
         progress("creating")
         try:
-            pod = await self._cluster.create(self._manifest)
+            pod = await self._create()
         except PodRejectedError as error:
             self._seen.trouble = PodTrouble(error.kind, error.message)
             result = self._result(None)
@@ -78,6 +80,16 @@ class PointRun:
             progress("deleting")
             await self._cluster.delete(pod)
         return result
+
+    async def _create(self) -> PodSnapshot:
+        """Create the pod; when this is cancelled the request may be on its way, so its pod is waited for and deleted."""
+        creating = asyncio.ensure_future(self._cluster.create(self._manifest))
+        try:
+            return await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            with contextlib.suppress(KprofError):
+                await self._cluster.delete(await creating)
+            raise
 
     async def _observe(self, pod: PodSnapshot, progress: Progress) -> None:
         clock = asyncio.get_running_loop().time

@@ -112,7 +112,9 @@ class KubernetesCluster:
         self._anchors[run] = uid
 
     async def close_run(self, run: str) -> None:
-        """Delete the anchor; the garbage collector deletes whatever pods are left."""
+        """Delete what is left of the run's pods, wait until they are gone, and delete the anchor that owns them."""
+        left = await self.transport.call("GET", self._pods, {"labelSelector": f"{RUN_LABEL}={run}"})
+        await asyncio.gather(*(self.delete(read_pod(pod)) for pod in left.get("items") or []))
         path = f"/api/v1/namespaces/{self.namespace}/configmaps/{self._anchor_name(run)}"
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         try:

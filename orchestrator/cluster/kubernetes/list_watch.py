@@ -12,7 +12,7 @@ from orchestrator.cluster.port import Change
 from orchestrator.errors import ClusterError
 
 PAGE = "500"
-HEALTHY_SECONDS = 5.0  # only a watch that lived this long resets the back-off
+HEALTHY_SECONDS = 5.0  # a watch that lived this long, or told something, resets the back-off
 MAX_WAIT_SECONDS = 30.0
 RELIST_SECONDS = 300.0  # a watch from a version of the future is silent for ever; a fresh list is not
 
@@ -23,7 +23,7 @@ async def list_watch(transport: Transport, path: str, selector: str) -> AsyncIte
     version: str | None = None
     failures, listed = 0, 0.0
     while True:
-        begin = clock()
+        begin, alive = clock(), False
         try:
             if version is None or clock() - listed > RELIST_SECONDS:
                 items, version = await _list(transport, path, selector)
@@ -31,6 +31,7 @@ async def list_watch(transport: Transport, path: str, selector: str) -> AsyncIte
                 yield Change(listing=[read_pod(item) for item in items])
             async for kind, item in _watch(transport, path, selector, version):
                 version = (item.get("metadata") or {}).get("resourceVersion") or version
+                alive = True
                 if kind != "BOOKMARK":
                     yield Change(pod=read_pod(item), deleted=kind == "DELETED")
         except ApiError as error:
@@ -38,15 +39,12 @@ async def list_watch(transport: Transport, path: str, selector: str) -> AsyncIte
                 raise ClusterError(f"watching pods: {error.message}", remedy="see docs/rbac.md") from error
             if error.code not in {429, 500, 502, 503, 504}:
                 version = None
-            failures += 1
         except TimeoutError:
-            pass  # an idle watch: go on from the last version
+            alive = True  # an idle watch: go on from the last version
         except (*TRANSPORT_ERRORS, ValueError, KeyError, TypeError):
-            failures += 1
-        if clock() - begin > HEALTHY_SECONDS:
-            failures = 0
-        else:
-            failures += 1
+            pass  # a cut, or half an answer: go on from the last version
+        # A watch that lived, or that told something, was healthy; the next one need not wait long.
+        failures = 0 if alive or clock() - begin > HEALTHY_SECONDS else failures + 1
         await asyncio.sleep(random.uniform(0.05, min(MAX_WAIT_SECONDS, 0.2 * 2 ** min(failures, 10))))  # noqa: S311
 
 

@@ -22,8 +22,6 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
         await quick.call("GET", pods, {"limit": "1"})
     except ApiError as error:
         raise _denied(error, f"listing pods in {namespace}") from error
-    for kind, name in sorted(set(_references(manifests))):
-        await _must_exist(quick, namespace, kind, name)
     for manifest in manifests:
         try:
             await quick.call("POST", pods, {"dryRun": "All"}, copy.deepcopy(dict(manifest.body)))
@@ -39,6 +37,8 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
                 point = (manifest.body["metadata"].get("annotations") or {}).get("kprof.io/point-id", manifest.name)
                 raise UsageError(f"{point}: {refused.message}", remedy="mend `pod:` of the matrix") from error
             raise refused from error
+    for kind, name in sorted(set(_references(manifests))):
+        await _must_exist(quick, namespace, kind, name)
 
 
 def _references(manifests: Sequence[PodManifest]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import aiohttp
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from orchestrator.cluster.kubernetes.credentials import Credentials
 from orchestrator.errors import ClusterError
@@ -147,7 +147,7 @@ class Transport:
         retrying = AsyncRetrying(
             retry=retry_if_exception(_retryable),
             wait=_wait,
-            stop=stop_after_delay(self._outage_seconds),
+            stop=stop_before_delay(self._outage_seconds),
             reraise=True,
         )
         try:

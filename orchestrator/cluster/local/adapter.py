@@ -30,6 +30,7 @@ from orchestrator.cluster.port import (
 from orchestrator.errors import ClusterError
 
 POLL_SECONDS = 0.1
+FIRST_WORD_SECONDS = 3.0  # from the start of a shim to its first status
 GRACE_SECONDS = 30
 READ_BYTES = 1 << 20
 SIMULATED_DEVICES = 8
@@ -98,7 +99,7 @@ class LocalCluster:
     async def create(self, manifest: PodManifest) -> PodSnapshot:
         """Start the pod's shim, or adopt the pod of this name that a killed kprof left behind."""
         folder = self._state.pods / manifest.name
-        known = self._state.read(folder)
+        known = await self._started(folder)
         if known is not None:
             if dict(known.snapshot.labels) != dict(manifest.labels):
                 raise ClusterError(f"{folder} holds another pod", remedy=f"look at it, then remove {folder}")
@@ -106,6 +107,15 @@ class LocalCluster:
         devices = await self._count(manifest.resource) if manifest.resource else 0
         with self._state.locked():
             return self._start(manifest, folder, devices)
+
+    async def _started(self, folder: Path) -> LocalPod | None:
+        """Return the pod of a folder once its shim has spoken; None when there is none, or it was never started."""
+        for _ in range(int(FIRST_WORD_SECONDS / POLL_SECONDS)):
+            pod = self._state.read(folder)
+            if pod is None or pod.shim is not None:
+                return pod
+            await asyncio.sleep(POLL_SECONDS)
+        return None
 
     def _start(self, manifest: PodManifest, folder: Path, devices: int) -> PodSnapshot:
         free = [index for index in range(devices) if index not in self._held(manifest.resource or "")]

@@ -1,0 +1,101 @@
+"""What only the local adapter must hold: devices by number, and pods whose parents died."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cluster.local import LocalCluster
+from orchestrator.cluster.port import PodRejectedError
+from tests.contract.subject import printing, read_all, until_finished, until_started
+from tests.e2e import local_pods
+from tests.e2e.waiting import eventually
+
+SHOW_DEVICES = "import os, time\nprint(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\ntime.sleep({seconds})"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> LocalCluster:
+    """Return a local cluster of four devices that runs Python scripts."""
+    return LocalCluster((sys.executable,), devices=4, state=tmp_path / "state")
+
+
+async def test_two_pods_get_different_devices(cluster: LocalCluster) -> None:
+    """Every device is given to one pod at a time, and the one pod too many is refused."""
+    run = secrets.token_hex(4)
+    held: list[str] = []
+    for attempt in range(2):
+        pod = await cluster.create(printing(run, SHOW_DEVICES.format(seconds=600), gpus=2, attempt=attempt))
+        await until_started(cluster, pod)
+
+        async def shown(name: str = pod.name) -> str:
+            return (cluster._state.pods / name / "log").read_text().strip()
+
+        held += (await eventually("the pod shows its devices", shown)).split(",")
+    assert sorted(held) == ["0", "1", "2", "3"]
+    with pytest.raises(PodRejectedError):
+        await cluster.create(printing(run, "pass", gpus=1, attempt=2))
+    await cluster.close_run(run)
+    assert await cluster.free_devices("nvidia.com/gpu") == 4
+
+
+async def test_a_pod_survives_the_kprof_that_started_it(cluster: LocalCluster, tmp_path: Path) -> None:
+    """Another adapter on the same folder adopts the pod, reads its whole log and deletes it."""
+    run = secrets.token_hex(4)
+    manifest = printing(run, "import time\nprint('hello', flush=True)\ntime.sleep(1)\nprint('bye')")
+    first = await cluster.create(manifest)
+    heir = LocalCluster((sys.executable,), devices=4, state=tmp_path / "state")
+    adopted = await heir.create(manifest)
+    assert adopted.uid == first.uid
+    assert (await read_all(heir, adopted)).data == b"hello\nbye\n"
+    await heir.delete(adopted)
+    assert local_pods.pods(tmp_path / "state") == []
+    assert local_pods.processes(tmp_path / "state") == []
+
+
+async def test_a_pod_whose_shim_is_killed_ended_with_137_and_leaves_no_process(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """As on a node that loses a container: the pod is over, and nothing of it goes on."""
+    run = secrets.token_hex(4)
+    pod = await cluster.create(printing(run, "import time\ntime.sleep(600)"))
+    await until_started(cluster, pod)
+    known = cluster._state.read(cluster._state.pods / pod.name)
+    assert known is not None
+    assert known.shim is not None
+    os.kill(known.shim, signal.SIGKILL)
+    ended = await until_finished(cluster, pod)
+    assert ended.container is not None
+    assert ended.container.exit_code == 137
+
+    async def quiet() -> bool:
+        return not local_pods.processes(tmp_path / "state")
+
+    await eventually("no process is left", quiet, seconds=10)
+    await cluster.delete(pod)
+
+
+async def test_a_pod_that_a_killed_kprof_had_only_written_down_is_started(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 between the pod's file and its first process: the same command runs the pod, it did not fail."""
+    run = secrets.token_hex(4)
+    manifest = printing(run, "print('hello')")
+
+    def killed(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt  # nothing after this line happens, as after a kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await cluster.create(manifest)
+    pod = await cluster.create(manifest)
+    ended = await until_finished(cluster, pod)
+    assert ended.container is not None
+    assert (ended.container.exit_code, ended.started) == (0, True)
+    assert (await read_all(cluster, ended)).data == b"hello\n"
+    await cluster.delete(ended)
