@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from rich.console import Console, Group
@@ -73,7 +73,9 @@ class LineView:
         self._say(f"{progress.point.id}: {words}")
 
     def _say(self, text: str) -> None:
-        self._console.print(Text(f"{time.strftime('%H:%M:%S')} {printable(text)}"), soft_wrap=True)
+        # Talk must not stop a sweep: whoever read stderr may have gone.
+        with suppress(OSError):
+            self._console.print(Text(f"{time.strftime('%H:%M:%S')} {printable(text)}"), soft_wrap=True)
 
 
 class LiveView:

@@ -74,13 +74,15 @@ class PodWatch:
 
     async def _relist(self, listed: dict[str, PodSnapshot]) -> None:
         # A listing may be older than a pod that was just created, or falsely empty: ask for each missing pod by name.
+        known = set(self._pods)
         for uid, pod in [(uid, pod) for uid, pod in self._pods.items() if uid not in listed]:
             now = await self._cluster.get(pod.name)
             if now is not None and now.uid == uid:
                 listed[uid] = now
             else:
                 self._gone.add(uid)
-        self._pods = listed
+        created_meanwhile = {uid: pod for uid, pod in self._pods.items() if uid not in known}
+        self._pods = listed | created_meanwhile
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -27,8 +27,3 @@ class LogEvidence:
     def compressed(self) -> bytes:
         """Return what was collected so far as one complete zlib stream."""
         return b"".join(self._parts) + self._compressor.copy().flush()
-
-
-def decompress(blob: bytes) -> bytes:
-    """Return the redacted log of a blob that `LogEvidence.compressed` made."""
-    return zlib.decompressobj().decompress(blob)

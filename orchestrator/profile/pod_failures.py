@@ -70,6 +70,11 @@ def pod_trouble(pod: PodSnapshot | None) -> PodTrouble | None:
         kind = _REASONS.get(pod.reason, "pod.admission" if pod.reason.startswith("OutOf") else None)
         if kind is not None:
             return PodTrouble(kind, f"{pod.reason}: {pod.message}")
+        if pod.container is None:
+            # The kubelet refused it: TopologyAffinityError, OutOfnvidia.com/gpu and whatever comes.
+            return PodTrouble("pod.admission", f"{pod.reason}: {pod.message}")
+    if pod.deleting:
+        return PodTrouble("pod.evicted", "the pod was deleted by somebody else")
     container = pod.container
     if container is None:
         return None

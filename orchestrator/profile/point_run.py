@@ -16,7 +16,7 @@ from orchestrator.profile.result import IdleMetrics, LiveCheck, PointFailure, Po
 from orchestrator.vllm_log import LogParser, StartUp, redact
 
 DEATH_GRACE_SECONDS = 60.0  # from the line that proves a failure to the end of the container
-LOG_DRAIN_SECONDS = 30.0
+LOG_DRAIN_SECONDS = 90.0  # longer than a stream may be silent before it is taken up again
 TICK_SECONDS = 1.0
 
 Progress = Callable[[str], None]
@@ -82,7 +82,7 @@ class PointRun:
         return result
 
     async def _create(self) -> PodSnapshot:
-        """Create the pod; when this is cancelled the request may be on its way, so its pod is waited for and deleted."""
+        """Create the pod; when cancelled, the request may be on its way: its pod is waited for and deleted."""
         creating = asyncio.ensure_future(self._cluster.create(self._manifest))
         try:
             return await asyncio.shield(creating)

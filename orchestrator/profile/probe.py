@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from orchestrator.cluster.port import Cluster, PodSnapshot, PodUnreachableError
 from orchestrator.profile.result import LiveCheck, LiveSample
 from orchestrator.vllm.metrics import KvMetrics, read_metrics
+from orchestrator.vllm_log import redact
 
 CALL_SECONDS = 15.0
 RETRY_SECONDS = 0.25
@@ -114,7 +115,7 @@ class Probe:
             answer = await reply.body()
             if reply.status == 200:
                 return None
-            return f"the server answered {reply.status}: {answer[:2048].decode('utf-8', 'replace')}"
+            return redact(f"the server answered {reply.status}: {answer[:2048].decode('utf-8', 'replace')}")
 
     async def _sample(
         self, request: asyncio.Task[str | None], idle: KvMetrics | None, prompt: int, block_size: int | None

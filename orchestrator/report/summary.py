@@ -120,7 +120,7 @@ def summarise(run: RunRecord, results: Sequence[StoredResult], missing: Sequence
 
 
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _row(result: StoredResult) -> Row:

@@ -73,6 +73,16 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
+def _rows(summary: Summary) -> list[list[str]]:
+    """Return the cells of every row; rows that no column tells apart carry the point's id beside the model."""
+    cells = [_cells(row) for row in summary.rows]
+    keys = [(row[0], *row[6:]) for row in cells]
+    for row, key, item in zip(cells, keys, summary.rows, strict=True):
+        if keys.count(key) > 1:
+            row[0] = f"{row[0]} [{item.point}]"
+    return cells
+
+
 def _failed_cells(row: FailedRow) -> list[str]:
     title = row.title if row.as_expected else f"{row.title} (not expected)"
     return [
@@ -103,8 +113,8 @@ def terminal(summary: Summary, console: Console) -> None:
     for header in _headers(summary, COLUMNS) if wide else NARROW_COLUMNS:
         left = header in {"Model", "Source"}
         table.add_column(header, justify="left" if left else "right", no_wrap=not left)
-    for row in summary.rows:
-        cells = _with_source(summary, row, _cells(row)) if wide else _cells(row)
+    for row, plain in zip(summary.rows, _rows(summary), strict=True):
+        cells = _with_source(summary, row, plain) if wide else plain
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
     console.print(Text(UNITS_NOTE), soft_wrap=not console.is_terminal)
@@ -131,7 +141,7 @@ def _footer(summary: Summary) -> list[str]:
 def markdown(summary: Summary) -> str:
     """Return both tables as Markdown, in the columns and rounding of the published H100 table."""
     parts = [f"**{SIMULATED_NOTE}**", ""] if summary.simulated else []
-    rows = [_with_source(summary, row, _cells(row)) for row in summary.rows]
+    rows = [_with_source(summary, row, cells) for row, cells in zip(summary.rows, _rows(summary), strict=True)]
     parts += _markdown_table(_headers(summary, COLUMNS), rows)
     parts += ["", UNITS_NOTE]
     if summary.failed:

@@ -3,7 +3,7 @@
 import fcntl
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,7 +107,9 @@ def _pragmas(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    # A writer takes its lock at once, so that it never has to upgrade; a reader takes none and sees a snapshot.
+    reading = connection.get_execution_options().get("kprof_reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
 def _now() -> str:
@@ -120,33 +122,39 @@ class Store:
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine
         self.name = name
-        with self._transaction() as connection:
+        with self._reading() as connection:
             found = set(inspect(connection).get_table_names())
-            if found and t.meta.name not in found:
-                raise StoreError(f"{name} is a database of another program", remedy="use another --store")
-            t.metadata.create_all(connection)
-            version = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == "schema_version"))
-            if version is None:
-                connection.execute(insert(t.meta).values(key="schema_version", value=str(t.SCHEMA_VERSION)))
-            elif version != str(t.SCHEMA_VERSION):
-                raise StoreError(
-                    f"{name} has schema version {version}, this kprof writes {t.SCHEMA_VERSION}",
-                    remedy="use the kprof version that wrote it, or another --store",
-                )
+        if found and t.meta.name not in found:
+            raise StoreError(f"{name} is a database of another program", remedy="use another --store")
+        if not found:
+            with self._transaction() as connection:
+                t.metadata.create_all(connection)
+                version = insert(t.meta).values(key="schema_version", value=str(t.SCHEMA_VERSION))
+                connection.execute(version.on_conflict_do_nothing())
+        with self._reading() as connection:
+            written = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == "schema_version"))
+        if written != str(t.SCHEMA_VERSION):
+            raise StoreError(
+                f"{name} has schema version {written}, this kprof writes {t.SCHEMA_VERSION}",
+                remedy="use the kprof version that wrote it, or another --store",
+            )
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self, *, reading: bool = False) -> Iterator[Connection]:
         try:
-            with self._engine.begin() as connection:
+            with self._engine.connect().execution_options(kprof_reading=reading) as connection, connection.begin():
                 yield connection
         except DBAPIError as error:
             raise StoreError(
                 f"store {self.name}: {error.orig}", remedy="check the file, its disk and its permissions"
             ) from error
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self._transaction(reading=True)
 
     # Runs
 
@@ -189,9 +197,9 @@ class Store:
         return self._run(select(t.runs).where(t.runs.c.id.startswith(name, autoescape=True)).limit(1))
 
     def _run(self, query: Any) -> RunRecord | None:
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute(query).mappings().first()
-        return None if row is None else RunRecord(**{k: v for k, v in row.items() if k != "kprof_version"})
+        return None if row is None else _run_record(row)
 
     @contextmanager
     def driving(self, run: RunRecord) -> Iterator[None]:
@@ -215,6 +223,25 @@ class Store:
         with self._transaction() as connection:
             connection.execute(t.runs.update().where(t.runs.c.id == run_id).values(finished_at=_now()))
 
+    def unfinished_runs(self, cluster: str) -> list[RunRecord]:
+        """Return the runs of a cluster that have no end: kprof may have been killed in them."""
+        query = select(t.runs).where((t.runs.c.cluster == cluster) & t.runs.c.finished_at.is_(None))
+        with self._reading() as connection:
+            return [_run_record(row) for row in connection.execute(query).mappings()]
+
+    def describe_points(self, run_id: str, points: Sequence[Point]) -> None:
+        """Take over ids, labels and expectations of an edited matrix: none of them changes what runs."""
+        p = t.points.c
+        with self._transaction() as connection:
+            for place, point in enumerate(points):
+                # Ids are unique in a run, and two points may have swapped theirs.
+                where = (p.run_id == run_id) & (p.hash == point.hash)
+                connection.execute(t.points.update().where(where).values(id=f"#{place}"))
+            for point in points:
+                where = (p.run_id == run_id) & (p.hash == point.hash)
+                values = {"id": point.id, "label": point.label, "expect": point.expect}
+                connection.execute(t.points.update().where(where).values(**values))
+
     # Attempts and results
 
     def intend(self, run_id: str, point_hash: str, pod_name: str, attempt: int) -> None:
@@ -236,7 +263,7 @@ class Store:
     def next_attempt(self, run_id: str, point_hash: str) -> int:
         """Return the attempt to work on: the last one that has no end yet, else a new one."""
         a = t.attempts.c
-        with self._transaction() as connection:
+        with self._reading() as connection:
             row = connection.execute(
                 select(a.attempt, a.ended)
                 .where((a.run_id == run_id) & (a.hash == point_hash))
@@ -283,7 +310,7 @@ class Store:
             .where(p.run_id == run_id)
             .order_by(p.position)
         )
-        with self._transaction() as connection:
+        with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
         return [
             StoredResult(
@@ -300,18 +327,22 @@ class Store:
 
     def points(self, run_id: str) -> list[StoredPoint]:
         """Return the points of a run in the order of its matrix."""
-        with self._transaction() as connection:
+        with self._reading() as connection:
             query = select(t.points).where(t.points.c.run_id == run_id).order_by(t.points.c.position)
             return [_point(row) for row in connection.execute(query).mappings()]
 
     def log(self, run_id: str, point_hash: str) -> bytes | None:
         """Return the redacted log of the newest attempt at a point, None when none is stored."""
         e = t.evidence.c
-        with self._transaction() as connection:
+        with self._reading() as connection:
             blob = connection.scalar(
                 select(e.log).where((e.run_id == run_id) & (e.hash == point_hash)).order_by(e.attempt.desc()).limit(1)
             )
         return None if blob is None else zlib.decompressobj().decompress(blob)
+
+
+def _run_record(row: RowMapping) -> RunRecord:
+    return RunRecord(**{name: value for name, value in row.items() if name != "kprof_version"})
 
 
 def _point_row(run_id: str, position: int, point: Point) -> dict[str, Any]:

@@ -23,6 +23,7 @@ OWNED_BY_KPROF: Mapping[str, str] = {
     "port": "kprof chooses the port",
     "uds": "kprof probes over TCP",
     "api-key": "kprof probes without a key; a key would stand in the pod's arguments",
+    "hf-token": "name its Secret under `huggingFaceToken:`",
     "headless": "kprof needs the HTTP server",
     "config": "write the arguments in the matrix, so that they are part of the point's identity",
 }
@@ -56,13 +57,24 @@ def canonical_argument(name: str, value: ArgumentValue) -> tuple[str, ArgumentVa
 
 def canonical_value(value: ArgumentValue) -> ArgumentValue:
     """Return one value in the form that equal configurations share: 1.0 is 1, mappings are sorted."""
-    if value is None or isinstance(value, int | str):
+    if isinstance(value, str):
+        return _plain_number(value)
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     if isinstance(value, list):
         return [canonical_value(item) for item in value]
     return {key: canonical_value(value[key]) for key in sorted(value)}
+
+
+def _plain_number(text: str) -> str | int | float:
+    # A number in quotes is the same word on a command line, when it is written as the number would be.
+    if text.isascii() and text.removeprefix("-").isdigit() and len(text) < 16 and str(int(text)) == text:
+        return int(text)
+    if text.isascii() and text.replace(".", "", 1).isdigit() and len(text) < 16 and repr(float(text)) == text:
+        return canonical_value(float(text))  # type: ignore[return-value]  # a float gives a number
+    return text
 
 
 def value_text(value: ArgumentValue) -> str:

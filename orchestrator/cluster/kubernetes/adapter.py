@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -40,6 +41,7 @@ class KubernetesCluster:
         endpoint = credentials.endpoint
         self.namespace = endpoint.namespace
         self._context = endpoint.context
+        self._server = urlsplit(endpoint.host).netloc.rpartition("@")[2]
         options = {} if outage_seconds is None else {"outage_seconds": outage_seconds}
         self.transport = Transport(credentials, **options)
         self._pods = f"/api/v1/namespaces/{self.namespace}/pods"
@@ -52,8 +54,8 @@ class KubernetesCluster:
 
     @property
     def name(self) -> str:
-        """Return context and namespace, so that runs of different clusters are kept apart."""
-        return f"kubernetes/{self._context}/{self.namespace}"
+        """Return context, namespace and server, so that runs of different clusters are kept apart."""
+        return f"kubernetes/{self._context}/{self.namespace}@{self._server}"
 
     async def __aenter__(self) -> Self:
         await self.transport.__aenter__()
@@ -113,7 +115,10 @@ class KubernetesCluster:
 
     async def close_run(self, run: str) -> None:
         """Delete what is left of the run's pods, wait until they are gone, and delete the anchor that owns them."""
-        left = await self.transport.call("GET", self._pods, {"labelSelector": f"{RUN_LABEL}={run}"})
+        try:
+            left = await self.transport.call("GET", self._pods, {"labelSelector": f"{RUN_LABEL}={run}"})
+        except ApiError as error:
+            raise ClusterError(f"listing the run's pods: {error.message}", remedy="see docs/rbac.md") from error
         await asyncio.gather(*(self.delete(read_pod(pod)) for pod in left.get("items") or []))
         path = f"/api/v1/namespaces/{self.namespace}/configmaps/{self._anchor_name(run)}"
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
@@ -155,15 +160,18 @@ class KubernetesCluster:
             if error.reason != "AlreadyExists":
                 raise rejection(error, manifest) from error
         known = await self.get(manifest.name)
-        same = (RUN_LABEL, POINT_LABEL, SPEC_LABEL)
         if known is None:
             return await self.create(manifest)
-        if any(known.labels.get(label) != manifest.labels[label] for label in same):
+        if any(known.labels.get(label) != manifest.labels[label] for label in (RUN_LABEL, POINT_LABEL)):
             raise ClusterError(
                 f"a pod {manifest.name} exists and is not this point's", remedy=f"kubectl delete pod {manifest.name}"
             )
         if known.deleting:
             await self._wait_gone(known, GONE_GRACE_SECONDS)
+            return await self.create(manifest)
+        if known.labels.get(SPEC_LABEL) != manifest.labels[SPEC_LABEL]:
+            # Limits or the simulator changed since a killed kprof made it: nothing of it was measured yet.
+            await self.delete(known)
             return await self.create(manifest)
         return known
 

@@ -5,9 +5,11 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 
 from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError, Transport, api_error
 from orchestrator.cluster.port import CONTAINER, LogChunk
+from orchestrator.errors import ClusterError
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_WAIT_SECONDS = 15.0
@@ -38,9 +40,9 @@ class _Position:
             self._overlapped = True
             return None
         gap, self._overlapped = not self._overlapped, True
-        # Only the seconds are compared: fractions come without trailing zeros and do not sort as text.
-        if self.last is None or stamp[:19] > self.last:
-            self.last = stamp[:19]
+        second = _utc_second(stamp)
+        if second is not None and (self.last is None or second > self.last):
+            self.last = second
             self._seen.clear()
         self._seen[key] += 1
         return LogChunk(text + b"\n", gap=gap)
@@ -56,7 +58,7 @@ async def follow_log(
         position.resume()
         params = {"container": CONTAINER, "timestamps": "true", "follow": "false" if last_pass else "true"}
         if position.last is not None:
-            params["sinceTime"] = position.last + "Z"
+            params["sinceTime"] = position.last
         complete = False
         try:
             async with transport.open("GET", path, params, stream=True) as reply:
@@ -68,6 +70,8 @@ async def follow_log(
                         yield chunk if ended else LogChunk(text, chunk.gap)
             complete = True
         except ApiError as error:
+            if error.code in {401, 403}:
+                raise ClusterError(f"reading the log: {error.message}", remedy="see docs/rbac.md") from error
             if error.code in {400, 404} and (finished() or gone()):
                 return
         except TRANSPORT_ERRORS:
@@ -78,6 +82,16 @@ async def follow_log(
             return
         failures += 1
         await asyncio.sleep(random.uniform(0.02, min(MAX_WAIT_SECONDS, 0.05 * 2 ** min(failures, 9))))  # noqa: S311
+
+
+def _utc_second(stamp: str) -> str | None:
+    """Return the second of a time stamp in UTC: nodes stamp lines in their own zone. None for what is no stamp."""
+    zone = stamp[-6:] if stamp[-6:-5] in {"+", "-"} else "+00:00"
+    try:
+        at = datetime.fromisoformat(stamp[:19] + zone)
+    except ValueError:
+        return None
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def _lines(chunks: AsyncIterator[bytes], *, keep_tail: bool) -> AsyncIterator[tuple[str, bytes, bool]]:

@@ -8,6 +8,15 @@ from orchestrator.cluster.port import PodManifest, PodRejectedError
 from orchestrator.errors import ClusterError, KprofError, UsageError
 
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+# API group, resource, subresource and verb of everything a sweep cannot do without; docs/rbac.md says what for.
+NEEDED_RIGHTS = (
+    *(("", "pods", "", verb) for verb in ("create", "get", "list", "watch", "delete")),
+    ("", "pods", "log", "get"),
+    ("", "pods", "proxy", "get"),
+    ("", "pods", "proxy", "create"),
+    *(("", "configmaps", "", verb) for verb in ("create", "get", "delete")),
+)
 PREFLIGHT_OUTAGE_SECONDS = 8.0
 
 
@@ -22,6 +31,8 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
         await quick.call("GET", pods, {"limit": "1"})
     except ApiError as error:
         raise _denied(error, f"listing pods in {namespace}") from error
+    for group, resource, subresource, verb in NEEDED_RIGHTS:
+        await _must_be_allowed(quick, namespace, group, resource, subresource, verb)
     for manifest in manifests:
         try:
             await quick.call("POST", pods, {"dryRun": "All"}, copy.deepcopy(dict(manifest.body)))
@@ -39,6 +50,28 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
             raise refused from error
     for kind, name in sorted(set(_references(manifests))):
         await _must_exist(quick, namespace, kind, name)
+
+
+async def _must_be_allowed(
+    transport: Transport, namespace: str, group: str, resource: str, subresource: str, verb: str
+) -> None:
+    attributes = {"namespace": namespace, "group": group, "resource": resource, "verb": verb}
+    if subresource:
+        attributes["subresource"] = subresource
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    try:
+        answer = await transport.call("POST", REVIEWS, body=review)
+    except ApiError:
+        return  # a server that does not answer reviews will refuse the call itself
+    if not (answer.get("status") or {}).get("allowed"):
+        name = f"{resource}/{subresource}" if subresource else resource
+        raise ClusterError(
+            f"no right to {verb} {name} in namespace {namespace}", remedy="docs/rbac.md lists what kprof needs"
+        )
 
 
 def _references(manifests: Sequence[PodManifest]) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ STREAM_IDLE_SECONDS = 75  # a watch hears a bookmark about once a minute
 OUTAGE_SECONDS = 900.0
 RETRIED = frozenset({429, 500, 502, 503, 504})
 TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
-MAX_BODY = 256 << 20
+MAX_RETRY_AFTER_SECONDS = 60.0
 
 Params = Mapping[str, str]
 Object = dict[str, Any]
@@ -49,7 +49,7 @@ _BACKOFF = wait_random_exponential(multiplier=0.25, max=30)
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, ApiError) else None
-    return max(asked or 0.0, _BACKOFF(state))
+    return max(min(asked or 0.0, MAX_RETRY_AFTER_SECONDS), _BACKOFF(state))
 
 
 class Transport:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from orchestrator.cluster.port import Phase, PodRejectedError
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import ClusterError
 from orchestrator.matrix.point import Point
-from orchestrator.profile.evidence import LogEvidence, decompress
+from orchestrator.profile.evidence import LogEvidence
 from orchestrator.profile.point_run import PointRun
 from orchestrator.profile.result import PointResult, Source
 from tests.fakes.cluster import (
@@ -77,7 +78,7 @@ async def _play(outcome: Outcome, source: Source = Source.MEASURED) -> None:
     def record(result: PointResult, evidence: LogEvidence) -> None:
         cluster.events.append(("record", result.pod))
         outcome.results.append(result)
-        outcome.log = decompress(evidence.compressed())
+        outcome.log = zlib.decompress(evidence.compressed())
 
     async with PodWatch(cluster, "r") as watch:
         job = PointRun(cluster, watch, outcome.of, render_pod(outcome.of, "r"), source, 0)
