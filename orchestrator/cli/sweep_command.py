@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ from orchestrator.cli.select import load_selected
 from orchestrator.cluster.local.adapter import LocalCluster
 from orchestrator.cluster.manifest import DEFAULT_SIMULATOR_IMAGE, Simulation
 from orchestrator.cluster.port import Cluster
+from orchestrator.errors import ClusterError, UsageError
 from orchestrator.matrix.point import Point
 from orchestrator.report.summary import summarise
 from orchestrator.report.tables import terminal
@@ -53,16 +55,20 @@ def run_sweep(options: SweepOptions) -> int:
     simulation = None
     if options.simulate:
         simulation = Simulation(options.simulator_image or DEFAULT_SIMULATOR_IMAGE, options.simulate_speed)
+    if options.local and not options.simulate and len({point.image for point in selected}) > 1:
+        raise UsageError(
+            "--on local runs the one vLLM of this machine, but the matrix names several images",
+            remedy="select the points of one image with --only",
+        )
     store = open_store(options.store)
     limits = Limits(options.max_gpus, options.max_parallel)
 
+    stop = _Stop()
+
     async def run() -> RunRecord:
-        task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        if task is not None:
-            loop.add_signal_handler(signal.SIGTERM, task.cancel)
         async with AsyncExitStack() as stack:
             cluster = await _open_cluster(options, stack)
+            stop.listen(cluster)
             with open_view(selected, simulated=options.simulate) as view:
                 sweep = Sweep(cluster, store, matrix, limits=limits, simulation=simulation, observe=view.update)
                 record = await sweep.prepare(selected, fresh=options.fresh)
@@ -74,9 +80,42 @@ def run_sweep(options: SweepOptions) -> int:
     try:
         record = asyncio.run(run())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        print("interrupted: nothing is left running; the same command resumes", file=sys.stderr)  # noqa: T201
+        _say("interrupted: nothing is left running; the same command resumes")
+        return 130
+    except ClusterError as error:
+        if not stop.asked:
+            raise
+        _say(f"interrupted, and not all could be cleaned up: {error}\nthe same command finds and removes what is left")
         return 130
     return _print_summary(store, record, selected, as_json=options.as_json)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+class _Stop:
+    """Ctrl-C and SIGTERM: the first one cleans up and ends, the second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def listen(self, cluster: Cluster) -> None:
+        """Take both signals over for the task that calls this."""
+        task = asyncio.current_task()
+
+        def asked() -> None:
+            if self.asked:
+                _say("stopped without cleaning up; the same command finds and goes on with what is left")
+                os._exit(130)
+            self.asked = True
+            _say("stopping: deleting what was started (once more: leave it and stop at once)")
+            cluster.hurry()
+            if task is not None:
+                task.cancel()
+
+        for name in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(name, asked)
 
 
 async def _open_cluster(options: SweepOptions, stack: AsyncExitStack) -> Cluster:

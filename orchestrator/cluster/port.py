@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from orchestrator.errors import KprofError
+from orchestrator.errors import ClusterError, KprofError
 
 RUN_LABEL = "kprof.io/run"
 POINT_LABEL = "kprof.io/point"
@@ -112,11 +112,19 @@ class HttpReply:
 
 
 class PodRejectedError(KprofError):
-    """The cluster refused this pod; `kind` is the failure kind of the result."""
+    """The cluster refused this pod; `kind` is the failure kind of the result.
 
-    def __init__(self, kind: str, message: str) -> None:
+    `waits` says that the same pod may be accepted later: a quota or the devices are in use.
+    """
+
+    def __init__(self, kind: str, message: str, *, waits: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
+        self.waits = waits
+
+
+class PodStuckError(ClusterError):
+    """A deleted pod does not go away: its node is gone, or a finalizer holds it. Its devices may still be held."""
 
 
 class PodUnreachableError(KprofError):
@@ -137,6 +145,10 @@ class Cluster(Protocol):
 
     async def free_devices(self, resource: str | None) -> int | None:
         """Return how many devices of a resource could be taken now; None when the cluster does not tell."""
+        ...
+
+    def hurry(self) -> None:
+        """Sit out no more long outages: kprof was asked to stop, and only cleans up."""
         ...
 
     async def open_run(self, run: str) -> None:

@@ -5,7 +5,14 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestrator.cluster.port import Cluster, PodManifest, PodRejectedError, PodSnapshot, PodUnreachableError
+from orchestrator.cluster.port import (
+    Cluster,
+    PodManifest,
+    PodRejectedError,
+    PodSnapshot,
+    PodStuckError,
+    PodUnreachableError,
+)
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import KprofError
 from orchestrator.matrix.point import Point
@@ -13,11 +20,21 @@ from orchestrator.profile.evidence import LogEvidence
 from orchestrator.profile.pod_failures import REMEDIES, PodTrouble, pod_trouble
 from orchestrator.profile.probe import Probe
 from orchestrator.profile.result import IdleMetrics, LiveCheck, PointFailure, PointResult, Source
+from orchestrator.vllm.devices import DEVICES
 from orchestrator.vllm_log import LogParser, StartUp, redact
 
 DEATH_GRACE_SECONDS = 60.0  # from the line that proves a failure to the end of the container
 LOG_DRAIN_SECONDS = 90.0  # longer than a stream may be silent before it is taken up again
 TICK_SECONDS = 1.0
+CREATE_PAUSE_SECONDS = 10.0
+RECORD_TRIES = 12
+RECORD_PAUSE_SECONDS = 5.0
+DEVICE_TOLERANCE = 0.05  # of the total memory by which a device of the named product may differ
+
+
+class UnsavedResultError(KprofError):
+    """A result could not be written; its pod was left for the next run to read."""
+
 
 Progress = Callable[[str], None]
 Record = Callable[[PointResult, LogEvidence], None]
@@ -43,11 +60,19 @@ class _Observation:
 class PointRun:
     """Profiles one attempt at one point on a cluster.
 
-    `record` is called exactly once, with the result, before the pod is deleted; the pod is deleted on every path.
+    `record` is called exactly once, with the result, before the pod is deleted. The pod is
+    deleted on every path but one: a result that cannot be written leaves it for the next run.
     """
 
     def __init__(
-        self, cluster: Cluster, watch: PodWatch, point: Point, manifest: PodManifest, source: Source, attempt: int
+        self,
+        cluster: Cluster,
+        watch: PodWatch,
+        point: Point,
+        manifest: PodManifest,
+        source: Source,
+        attempt: int,
+        others_hold: Callable[[], bool] = lambda: False,
     ) -> None:
         self._cluster = cluster
         self._watch = watch
@@ -55,6 +80,7 @@ class PointRun:
         self._manifest = manifest
         self._source = source
         self._attempt = attempt
+        self._others_hold = others_hold
         self._seen = _Observation()
 
     async def run(self, created: Callable[[PodSnapshot], None], progress: Progress, record: Record) -> PointResult:
@@ -63,23 +89,59 @@ class PointRun:
         begin = clock()
         progress("creating")
         try:
-            pod = await self._create()
+            pod = await self._accepted(progress)
         except PodRejectedError as error:
             self._seen.trouble = PodTrouble(error.kind, error.message)
             result = self._result(None)
-            record(result, self._seen.evidence)
+            await self._record(result, record)
             return result
+        unsaved = False
         try:
             self._watch.saw(pod)
             created(pod)
             await self._observe(pod, progress)
             self._seen.seconds["total"] = clock() - begin
             result = self._result(self._watch.get(pod.uid) or pod)
-            record(result, self._seen.evidence)
+            await self._record(result, record)
+        except UnsavedResultError:
+            unsaved = True  # the pod stays: a later run of the same command reads it again
+            raise
         finally:
-            progress("deleting")
-            await self._cluster.delete(pod)
+            if not unsaved:
+                progress("deleting")
+                with contextlib.suppress(PodStuckError):
+                    await self._cluster.delete(pod)
         return result
+
+    async def _record(self, result: PointResult, record: Record) -> None:
+        """Record the result; a store that is full or locked gets a minute."""
+        for _ in range(RECORD_TRIES - 1):
+            try:
+                record(result, self._seen.evidence)
+            except KprofError:
+                await asyncio.sleep(RECORD_PAUSE_SECONDS)
+            else:
+                return
+        try:
+            record(result, self._seen.evidence)
+        except KprofError as error:
+            raise UnsavedResultError(f"{self._point.id}: {error.message}", remedy=error.remedy) from error
+
+    async def _accepted(self, progress: Progress) -> PodSnapshot:
+        """Create the pod, waiting while a quota or the devices are in use; raises PodRejectedError."""
+        clock = asyncio.get_running_loop().time
+        waited = 0.0
+        while True:
+            begin = clock()
+            try:
+                return await self._create()
+            except PodRejectedError as error:
+                if not error.waits or waited > self._point.timeouts.queue_seconds:
+                    raise
+            progress("queued")
+            await asyncio.sleep(CREATE_PAUSE_SECONDS)
+            if not self._others_hold():
+                waited += clock() - begin
 
     async def _create(self) -> PodSnapshot:
         """Create the pod; when cancelled, the request may be on its way: its pod is waited for and deleted."""
@@ -103,7 +165,7 @@ class PointRun:
         begin = self._seen.last_progress = clock()
         reader = asyncio.create_task(self._read_log(pod, progress), name=f"log-{pod.name}")
         try:
-            await self._start_up(pod, begin)
+            await self._start_up(pod, begin, reader)
             self._seen.seconds["startup"] = clock() - begin
             if self._seen.ready.is_set() and self._seen.trouble is None:
                 progress("probing")
@@ -126,7 +188,7 @@ class PointRun:
     async def _started(self, pod: PodSnapshot) -> bool:
         """Wait until the container runs or ran; on trouble that outlasts its grace note it and return False."""
         clock = asyncio.get_running_loop().time
-        begin = clock()
+        waited, last = 0.0, clock()
         trouble_since: dict[str, float] = {}
         while True:
             now = self._watch.get(pod.uid)
@@ -140,7 +202,9 @@ class PointRun:
                     return False
             else:
                 trouble_since.clear()  # it mended itself; the next trouble has its whole grace again
-            waited = clock() - begin
+            # While other points of the sweep hold devices, waiting for them is no sign of trouble.
+            now_at = clock()
+            waited, last = waited if self._others_hold() else waited + now_at - last, now_at
             if waited > self._point.timeouts.queue_seconds:
                 words = (now.unschedulable if now else None) or "the pod did not start in time"
                 self._seen.trouble = PodTrouble("pod.unschedulable", words)
@@ -154,7 +218,7 @@ class PointRun:
         except TimeoutError:
             pass
 
-    async def _start_up(self, pod: PodSnapshot, begin: float) -> None:
+    async def _start_up(self, pod: PodSnapshot, begin: float, reader: asyncio.Task[None]) -> None:
         """Wait until the log says ready, the container ended, or a limit passed."""
         clock = asyncio.get_running_loop().time
         limits = self._point.timeouts
@@ -164,6 +228,8 @@ class PointRun:
             self._seen.trouble = pod_trouble(now)
             if self._seen.trouble is not None or now is None or now.finished:
                 return
+            if reader.done():
+                reader.result()  # raises what stopped it; a reader does not end before its container
             if self._seen.failing.is_set():
                 failing_since = failing_since or clock()
                 if clock() - failing_since > DEATH_GRACE_SECONDS:
@@ -291,10 +357,23 @@ class PointRun:
             flags.append("the log and /metrics name different numbers of KV blocks")
         if self._seen.live is not None and self._seen.live.agrees is False:
             flags.append("the live request did not hold the expected number of KV blocks")
+        flags += self._identity_flags(start_up)
         if self._seen.gaps:
             flags.append("the log has gaps")
         if self._seen.evidence.truncated:
             flags.append("the log was longer than kprof keeps")
         if self._point.argument("kv-cache-memory-bytes") is not None:
             flags.append("kv-cache-memory-bytes skips profiling: activation and non-torch are unknown")
+        return flags
+
+    def _identity_flags(self, start_up: StartUp) -> list[str]:
+        """Return where the log contradicts what the matrix says runs: another version, another device."""
+        flags = []
+        wanted, found = self._point.vllm_version, start_up.vllm_version
+        if wanted is not None and found is not None and not found.startswith(wanted):
+            flags.append(f"the log says vLLM {found}, the image's tag {wanted}")
+        device = DEVICES.get(self._point.accelerator.product or "")
+        total = start_up.facts.get("device_total_gib")
+        if device is not None and total is not None and abs(total / device.total_gib - 1) > DEVICE_TOLERANCE:
+            flags.append(f"the device has {total:.2f} GiB, a {device.name} has {device.total_gib:.2f}")
         return flags

@@ -20,7 +20,7 @@ from orchestrator.matrix.point import Point
 from orchestrator.store import tables as t
 
 DEFAULT_STORE = "sqlite:///kprof.db"
-BUSY_SECONDS = 30
+BUSY_SECONDS = 5  # this blocks the event loop; longer waits are the caller's
 _FACT_COLUMNS = (
     "weights_gib",
     "activation_gib",
@@ -33,6 +33,10 @@ _FACT_COLUMNS = (
 
 class StoreError(KprofError):
     """The store cannot be read or written."""
+
+
+class RunDrivenError(StoreError):
+    """Another kprof drives this run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,7 @@ class Store:
                 # One byte of the file for each run.
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, run.number)
             except OSError as error:
-                raise StoreError(
+                raise RunDrivenError(
                     f"run {run.number} of {self.name} is being driven by another kprof",
                     remedy="wait for it, or start a run of its own with --fresh",
                 ) from error
@@ -223,9 +227,10 @@ class Store:
         with self._transaction() as connection:
             connection.execute(t.runs.update().where(t.runs.c.id == run_id).values(finished_at=_now()))
 
-    def unfinished_runs(self, cluster: str) -> list[RunRecord]:
-        """Return the runs of a cluster that have no end: kprof may have been killed in them."""
-        query = select(t.runs).where((t.runs.c.cluster == cluster) & t.runs.c.finished_at.is_(None))
+    def abandoned_runs(self, cluster: str) -> list[RunRecord]:
+        """Return the runs of a cluster with an attempt that never ended: kprof may have been killed in them."""
+        open_attempt = select(t.attempts.c.run_id).where(t.attempts.c.ended.is_(False))
+        query = select(t.runs).where((t.runs.c.cluster == cluster) & t.runs.c.id.in_(open_attempt))
         with self._reading() as connection:
             return [_run_record(row) for row in connection.execute(query).mappings()]
 

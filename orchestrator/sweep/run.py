@@ -1,20 +1,21 @@
 """One sweep: resume or start a run, profile its points side by side, leave nothing behind."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cluster.manifest import Simulation, pod_name, render_pod
-from orchestrator.cluster.port import POINT_LABEL, Cluster, PodManifest, PodSnapshot
+from orchestrator.cluster.port import POINT_LABEL, Cluster, PodManifest, PodSnapshot, PodStuckError
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import ClusterError, UsageError
 from orchestrator.matrix.expand import LoadedMatrix
 from orchestrator.matrix.point import Point, matrix_digest
 from orchestrator.profile.evidence import LogEvidence
-from orchestrator.profile.point_run import PointRun
+from orchestrator.profile.point_run import PointRun, UnsavedResultError
 from orchestrator.profile.result import PointResult, Source
-from orchestrator.store import RunRecord, Store
+from orchestrator.store import RunDrivenError, RunRecord, Store
 from orchestrator.sweep.schedule import Limits, longest_first, startable
 
 POLL_SECONDS = 10.0  # how often to ask for free devices while nothing ends
@@ -56,6 +57,8 @@ class Sweep:
         self._alike: list[str] = []
         self._stopped: str | None = None
         self._checked = False
+        self._holding: set[str] = set()  # hashes of points whose container runs
+        self._unsaved = False
 
     async def prepare(self, selected: Sequence[Point], *, fresh: bool) -> RunRecord:
         """Return the newest run of this matrix, cluster and source, or record a new one.
@@ -65,14 +68,22 @@ class Sweep:
         digest = matrix_digest(list(self._matrix.points))
         known = self._store.latest_run(digest, self._cluster.name, str(self.source))
         if known is not None and not fresh:
+            self._store.describe_points(known.id, self._matrix.points)
             return known
         self._refuse_too_large(selected)
         run_id = secrets.token_hex(4)
         await self._cluster.check([render_pod(point, run_id, 0, self._simulation) for point in selected])
         self._checked = True
+        await self._clear_abandoned()
         return self._store.create_run(
             run_id, self._matrix.name, digest, self._cluster.name, str(self.source), self._matrix.points
         )
+
+    async def _clear_abandoned(self) -> None:
+        """Delete what a killed kprof left of other runs of this store on this cluster, unless one drives them."""
+        for run in self._store.abandoned_runs(self._cluster.name):
+            with contextlib.suppress(RunDrivenError), self._store.driving(run):
+                await self._cluster.close_run(run.id)
 
     def remaining(self, run: RunRecord, selected: Sequence[Point]) -> list[Point]:
         """Return the selected points that have no result yet, or only the cluster's trouble for one."""
@@ -101,7 +112,8 @@ class Sweep:
                 await self._remove_leftovers(watch, run, waiting)
                 await self._drive(run, watch, waiting)
         finally:
-            await self._cluster.close_run(run.id)
+            if not self._unsaved:
+                await self._cluster.close_run(run.id)
         if self._stopped is not None:
             raise ClusterError(self._stopped, remedy="mend it, then run the same command: it goes on from here")
         self._finish(run)
@@ -129,7 +141,11 @@ class Sweep:
         """Delete pods of a kprof that was killed, except those whose points wait: these are adopted."""
         adopted = {pod_name(run.id, point.hash, self._attempt(run, point)) for point in waiting}
         stale = [pod for pod in watch.pods() if pod.name not in adopted]
-        await asyncio.gather(*(self._cluster.delete(pod) for pod in stale))
+        await asyncio.gather(*(self._delete_if_it_goes(pod) for pod in stale))
+
+    async def _delete_if_it_goes(self, pod: PodSnapshot) -> None:
+        with contextlib.suppress(PodStuckError):
+            await self._cluster.delete(pod)
 
     async def _drive(self, run: RunRecord, watch: PodWatch, waiting: list[Point]) -> None:
         running: dict[asyncio.Task[None], Point] = {}
@@ -161,7 +177,12 @@ class Sweep:
     async def _choose(self, waiting: Sequence[Point], running: Sequence[Point]) -> list[Point]:
         resources = {point.accelerator.resource for point in waiting}
         free = {resource: await self._cluster.free_devices(resource) for resource in resources}
-        return startable(waiting, running, free, self._limits)
+        chosen = startable(waiting, running, free, self._limits)
+        # Where the cluster does not tell what is free, one point at a time queues; its neighbours would only wait too.
+        blind = {resource for resource, count in free.items() if count is None and resource is not None}
+        queued = any(point.accelerator.resource in blind and point.hash not in self._holding for point in running)
+        first = [point for point in chosen if point.accelerator.resource in blind][: 0 if queued else 1]
+        return [point for point in chosen if point.accelerator.resource not in blind or point in first]
 
     async def _point(self, run: RunRecord, watch: PodWatch, point: Point) -> None:
         attempt = self._attempt(run, point)
@@ -174,8 +195,22 @@ class Sweep:
         def record(result: PointResult, log: LogEvidence) -> None:
             self._store.record(run.id, result.to_json(), log.compressed(), log.size, truncated=log.truncated)
 
-        job = PointRun(self._cluster, watch, point, manifest, self.source, attempt)
-        result = await job.run(created, lambda stage: self._observe(Progress(point, stage)), record)
+        def progress(stage: str) -> None:
+            if stage == "starting":
+                self._holding.add(point.hash)
+            self._observe(Progress(point, stage))
+
+        def others_hold() -> bool:
+            return bool(self._holding - {point.hash})
+
+        job = PointRun(self._cluster, watch, point, manifest, self.source, attempt, others_hold)
+        try:
+            result = await job.run(created, progress, record)
+        except UnsavedResultError:
+            self._unsaved = True
+            raise
+        finally:
+            self._holding.discard(point.hash)
         self._observe(Progress(point, "done", result))
         self._note_trouble(result)
 

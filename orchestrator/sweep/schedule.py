@@ -50,16 +50,17 @@ def startable(
     slots = None if limits.max_parallel is None else limits.max_parallel - len(running)
     chosen: list[Point] = []
     for point in waiting:
-        need, resource = point.accelerator.count, point.accelerator.resource
+        resource = point.accelerator.resource
+        need = point.accelerator.count if resource is not None else 1  # one place, where places are counted
         if slots is not None and len(chosen) >= slots:
             break
-        if limits.max_gpus is not None and used + need > limits.max_gpus:
+        if limits.max_gpus is not None and used + point.accelerator.count > limits.max_gpus:
             continue
         available = left.get(resource)
         if available is not None:
             if need > available:
                 continue
             left[resource] = available - need
-        used += need
+        used += point.accelerator.count
         chosen.append(point)
     return chosen

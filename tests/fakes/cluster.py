@@ -225,6 +225,9 @@ class FakeCluster:
             return None
         return self.devices - sum(pod.devices for pod in self.pods.values())
 
+    def hurry(self) -> None:
+        """Nothing here is ever waited for."""
+
     async def open_run(self, run: str) -> None:
         """Note that the run is open."""
         self.open_runs.add(run)

@@ -1,6 +1,7 @@
 """The Kubernetes adapter: bare pods in one namespace, owned by the run's anchor."""
 
 import asyncio
+import contextlib
 import copy
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,6 +27,7 @@ from orchestrator.cluster.port import (
     LogChunk,
     PodManifest,
     PodSnapshot,
+    PodStuckError,
     PodUnreachableError,
 )
 from orchestrator.errors import ClusterError
@@ -93,6 +95,10 @@ class KubernetesCluster:
         )
         return max(0, total - taken)
 
+    def hurry(self) -> None:
+        """Give up on an outage after a few seconds from now on."""
+        self.transport.hurry()
+
     def _anchor_name(self, run: str) -> str:
         return f"kp-{run[:8]}"
 
@@ -119,7 +125,7 @@ class KubernetesCluster:
             left = await self.transport.call("GET", self._pods, {"labelSelector": f"{RUN_LABEL}={run}"})
         except ApiError as error:
             raise ClusterError(f"listing the run's pods: {error.message}", remedy="see docs/rbac.md") from error
-        await asyncio.gather(*(self.delete(read_pod(pod)) for pod in left.get("items") or []))
+        await asyncio.gather(*(self._delete_if_it_goes(read_pod(pod)) for pod in left.get("items") or []))
         path = f"/api/v1/namespaces/{self.namespace}/configmaps/{self._anchor_name(run)}"
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         try:
@@ -217,6 +223,10 @@ class KubernetesCluster:
         grace = (left.get("metadata") or {}).get("deletionGracePeriodSeconds") or 0
         await self._wait_gone(pod, grace + GONE_GRACE_SECONDS)
 
+    async def _delete_if_it_goes(self, pod: PodSnapshot) -> None:
+        with contextlib.suppress(PodStuckError):
+            await self.delete(pod)
+
     async def _wait_gone(self, pod: PodSnapshot, limit_seconds: float) -> None:
         clock = asyncio.get_running_loop().time
         end, pause = clock() + limit_seconds, 0.2
@@ -226,7 +236,7 @@ class KubernetesCluster:
                 return
             if clock() > end:
                 # Forcing it would free the name while the device may still be held.
-                raise ClusterError(
+                raise PodStuckError(
                     f"pod {pod.name} does not go away", remedy=f"look at its node: kubectl describe pod {pod.name}"
                 )
             await asyncio.sleep(pause)

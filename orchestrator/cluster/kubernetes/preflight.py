@@ -1,12 +1,15 @@
 """What would stop every point, found before anything is created; and what a refused pod means."""
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cluster.kubernetes.transport import ApiError, Transport
 from orchestrator.cluster.port import PodManifest, PodRejectedError
 from orchestrator.errors import ClusterError, KprofError, UsageError
 
+# exceeded quota: q, requested: requests.nvidia.com/gpu=2, used: ...=4, limited: requests.nvidia.com/gpu=5
+_QUOTA = re.compile(r"requested: [\w./-]+=(\d{1,9})\b.{0,400}limited: [\w./-]+=(\d{1,9})\b")
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 # API group, resource, subresource and verb of everything a sweep cannot do without; docs/rbac.md says what for.
@@ -109,11 +112,17 @@ def _denied(error: ApiError, what: str) -> ClusterError:
     return ClusterError(f"{what}: {error.message or error.reason}", remedy=remedy)
 
 
+def _beyond_quota(text: str) -> bool:
+    """Say whether the request alone is over the quota: then waiting cannot help."""
+    found = _QUOTA.search(text)
+    return found is not None and int(found.group(1)) > int(found.group(2))
+
+
 def rejection(error: ApiError, manifest: PodManifest) -> KprofError:
     """Say what a refused create means: a verdict on this pod, or no access at all."""
     text = error.message
     if "exceeded quota" in text:
-        return PodRejectedError("pod.quota", text)
+        return PodRejectedError("pod.quota", text, waits=not _beyond_quota(text))
     if "violates PodSecurity" in text or "admission webhook" in text or "per Container is" in text:
         return PodRejectedError("pod.admission", text)
     if error.code in {400, 422}:

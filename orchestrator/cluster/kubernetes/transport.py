@@ -17,6 +17,7 @@ CONNECT_SECONDS = 5
 CALL_SECONDS = 30
 STREAM_IDLE_SECONDS = 75  # a watch hears a bookmark about once a minute
 OUTAGE_SECONDS = 900.0
+HURRIED_OUTAGE_SECONDS = 15.0
 RETRIED = frozenset({429, 500, 502, 503, 504})
 TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 MAX_RETRY_AFTER_SECONDS = 60.0
@@ -80,6 +81,10 @@ class Transport:
         other = copy.copy(self)
         other._outage_seconds = seconds  # noqa: SLF001 - a copy of itself
         return other
+
+    def hurry(self) -> None:
+        """Give up on an outage after a few seconds from now on."""
+        self._outage_seconds = min(self._outage_seconds, HURRIED_OUTAGE_SECONDS)
 
     async def __aexit__(self, *exc: object) -> None:
         await self._calls.close()

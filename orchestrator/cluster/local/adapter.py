@@ -51,6 +51,7 @@ class LocalCluster:
         self._executable = list(executable)
         self._devices = devices
         self._state = LocalState(state or default_state_folder())
+        self._pools: dict[str, Sequence[int]] = {}
         self._shims: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -65,7 +66,7 @@ class LocalCluster:
                 f"{self._executable[0]!r} is not on PATH", remedy="install vLLM on this machine, or use --simulate"
             )
         for resource in {manifest.resource for manifest in manifests if manifest.resource}:
-            have = await self._count(resource)
+            have = len(await self._pool(resource))
             most = max(manifest.devices for manifest in manifests if manifest.resource == resource)
             if most > have:
                 raise ClusterError(
@@ -73,18 +74,29 @@ class LocalCluster:
                     remedy="select smaller points with --only, or run the sweep on a cluster",
                 )
 
-    async def _count(self, resource: str) -> int:
-        if self._devices is None:
-            self._devices = await asyncio.to_thread(_devices_of_this_machine, resource)
-        return self._devices
+    async def _pool(self, resource: str) -> Sequence[int]:
+        """Return the indices of the devices that may be used: those the user's environment leaves visible."""
+        if resource not in self._pools:
+            found: Sequence[int] | None = None
+            if self._devices is None:
+                visible = os.environ.get(_VISIBLE.get(resource, ""), "")
+                found = [int(part) for part in visible.split(",")] if visible.replace(",", "").isdigit() else None
+                if found is None:
+                    found = range(await asyncio.to_thread(_devices_of_this_machine, resource))
+            self._pools[resource] = found if found is not None else range(self._devices or 0)
+        return self._pools[resource]
 
     async def free_devices(self, resource: str | None) -> int | None:
-        """Return the devices no local pod holds; None for points that need none."""
+        """Return the devices no local pod holds; a point that needs none takes the machine, so there is one place."""
         if resource is None:
-            return None
-        return max(0, await self._count(resource) - len(self._held(resource)))
+            busy = any(pod.resource is None and not pod.snapshot.finished for pod in self._state.all())
+            return 0 if busy else 1
+        return max(0, len(await self._pool(resource)) - len(self._held(resource)))
 
-    def _held(self, resource: str) -> set[int]:
+    def hurry(self) -> None:
+        """Nothing local is ever waited for that long."""
+
+    def _held(self, resource: str | None) -> set[int]:
         live = (pod for pod in self._state.all() if pod.resource == resource)
         return {index for pod in live if not pod.snapshot.finished for index in pod.devices}
 
@@ -104,7 +116,7 @@ class LocalCluster:
             if dict(known.snapshot.labels) != dict(manifest.labels):
                 raise ClusterError(f"{folder} holds another pod", remedy=f"look at it, then remove {folder}")
             return known.snapshot
-        devices = await self._count(manifest.resource) if manifest.resource else 0
+        devices = await self._pool(manifest.resource) if manifest.resource else ()
         with self._state.locked():
             return self._start(manifest, folder, devices)
 
@@ -117,10 +129,12 @@ class LocalCluster:
             await asyncio.sleep(POLL_SECONDS)
         return None
 
-    def _start(self, manifest: PodManifest, folder: Path, devices: int) -> PodSnapshot:
-        free = [index for index in range(devices) if index not in self._held(manifest.resource or "")]
+    def _start(self, manifest: PodManifest, folder: Path, devices: Sequence[int]) -> PodSnapshot:
+        held = self._held(manifest.resource)
+        free = [index for index in devices if index not in held]
         if manifest.devices > len(free):
-            raise PodRejectedError("pod.unschedulable", f"{manifest.devices} devices asked, {len(free)} free")
+            words = f"{manifest.devices} devices asked, {len(free)} free"
+            raise PodRejectedError("pod.unschedulable", words, waits=manifest.devices <= len(devices))
         given = free[: manifest.devices]
         port = _free_port({pod.port for pod in self._state.all()})
         container = manifest.body["spec"]["containers"][0]
@@ -135,22 +149,21 @@ class LocalCluster:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        folder.chmod(0o700)  # the environment in it may hold the user's token
+        folder.chmod(0o700)
         spec = {
             "name": manifest.name,
             "uid": str(uuid.uuid4()),
             "labels": dict(manifest.labels),
             "argv": argv,
-            "env": env,
             "port": port,
             "resource": manifest.resource,
             "devices": given,
             "deadline_seconds": manifest.body["spec"]["activeDeadlineSeconds"],
             "grace_seconds": manifest.body["spec"].get("terminationGracePeriodSeconds", GRACE_SECONDS),
         }
-        return self._spawn(folder, spec)
+        return self._spawn(folder, spec, env)
 
-    def _spawn(self, folder: Path, spec: dict[str, object]) -> PodSnapshot:
+    def _spawn(self, folder: Path, spec: dict[str, object], env: Mapping[str, str]) -> PodSnapshot:
         (folder / "log").touch()
         (folder / "pod.json").write_text(json.dumps(spec), encoding="utf-8")
         shim = subprocess.Popen(
@@ -160,6 +173,7 @@ class LocalCluster:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             cwd=folder,
+            env=env,  # inherited, not written down: it may hold the user's token
         )
         self._shims.append(shim)
         pod = self._state.read(folder)

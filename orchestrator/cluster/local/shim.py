@@ -104,7 +104,6 @@ def run(folder: Path) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=spec["env"],
                 cwd=folder,
                 process_group=0,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread

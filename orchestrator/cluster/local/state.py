@@ -71,6 +71,10 @@ class LocalState:
         status = _read_json(folder / "status.json") or {}
         phase = Phase(status.get("phase", "Pending"))
         if phase in {Phase.PENDING, Phase.RUNNING} and not _alive(folder, status):
+            # Its last word may have come between reading the status and looking for the process.
+            status = _read_json(folder / "status.json") or {}
+            phase = Phase(status.get("phase", "Pending"))
+        if phase in {Phase.PENDING, Phase.RUNNING} and not _alive(folder, status):
             # The shim is gone without a last word: it was killed, and its child with it.
             status, phase = {"reason": "Killed", "exit_code": 137}, Phase.FAILED
         snapshot = PodSnapshot(

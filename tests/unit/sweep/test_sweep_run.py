@@ -330,20 +330,20 @@ async def test_a_resumed_run_is_checked_again(store: Store) -> None:
     assert {event for event, _ in again.events} == {"check"}
 
 
-async def test_an_error_of_kprof_itself_deletes_every_pod_and_is_told_as_it_is(store: Store) -> None:
-    """Not as a group of exceptions: the command line shows one message."""
-    matrix = _matrix(1, 1, 1)
-    cluster = _cluster(matrix, _good(5), _good(500), _good(500))
+async def test_a_result_that_cannot_be_written_is_not_lost(store: Store) -> None:
+    """Its pod stays and is read again by the same command; the pods of other points do not stay."""
+    matrix = _matrix(1, 1)
+    cluster = _cluster(matrix, _good(5), _good(500))
     real = store.record
 
     def broken(*arguments: object, **fields: object) -> None:
-        raise ClusterError("the store is gone")
+        raise ClusterError("the disk is full")
 
     store.record = broken  # type: ignore[method-assign]
-    with pytest.raises(ClusterError, match="the store is gone"):
+    with pytest.raises(KprofError, match="the disk is full"):
         await _run(_sweep(cluster, store, matrix), matrix)
     store.record = real  # type: ignore[method-assign]
-    assert not cluster.pods
+    assert [pod.split("-")[2] for pod in cluster.pods] == [matrix.points[0].hash[:10]]
 
 
 async def test_a_point_that_max_gpus_never_lets_start_is_refused(store: Store) -> None:
