@@ -19,7 +19,14 @@ def parse_files(names: Sequence[str], *, as_json: bool) -> int:
     failed = False
     console = stdout_console()
     for name in names:
-        for start_up in parse_log(_read(name)):
+        raw = _read(name)
+        found = [start_up for start_up in parse_log(raw) if start_up.tells_something]
+        if not found:
+            lines = raw.count(b"\n")
+            sys.stderr.write(f"error: {name}: no vLLM start-up in {lines} lines\n")
+            sys.stderr.write("  name the log of the container that runs vLLM\n")
+            failed = True
+        for start_up in found:
             failed = failed or start_up.failure is not None
             if as_json:
                 sys.stdout.write(json.dumps(start_up.to_json("-" if name == "-" else Path(name).name)) + "\n")
@@ -47,9 +54,11 @@ def _print(console: Console, name: str, start_up: StartUp) -> None:
     for fact, value in start_up.to_json(name)["facts"].items():
         proof = start_up.evidence.get(fact)
         line = f"line {proof.line_number}" if proof else start_up.derived.get(fact, "")
-        say(f"  {fact:<26} {value:>12g}  {line}")
+        shown = f"{value:>12}" if isinstance(value, int) else f"{value:>12g}"
+        say(f"  {fact:<26} {shown}  {line}")
     for check in start_up.checks:
-        say(f"  {check.name} {check.rank}: {'holds' if check.ok else 'BROKEN'} ({check.residual_gib:+.2f} GiB)")
+        residual = round(check.residual_gib, 2) + 0.0
+        say(f"  {check.name} {check.rank}: {'holds' if check.ok else 'BROKEN'} ({residual:+.2f} GiB)")
     if start_up.failure is not None:
         failure = start_up.failure
         say(f"  FAILED {failure.kind} in {failure.stage}, line {failure.evidence.line_number}: {failure.evidence.line}")

@@ -30,7 +30,9 @@ def _run(store: Store, name: str | None) -> RunRecord:
     run = store.latest_run() if name is None else store.run(name)
     if run is None:
         what = "no run" if name is None else f"no run {name!r}"
-        raise NothingSelectedError(f"the store {store.name} holds {what}", remedy="run `kprof sweep` first")
+        have = ", ".join(f"{item.number} ({item.matrix})" for item in store.runs()[-10:])
+        remedy = f"runs: {have}" if have else "run `kprof sweep` first"
+        raise NothingSelectedError(f"the store {store.name} holds {what}", remedy=remedy)
     return run
 
 
@@ -94,7 +96,7 @@ def print_result(url: str, name: str | None, point: str, *, as_json: bool) -> No
     _facts_table(console, result.document["start_up"])
     for check in result.document["start_up"]["checks"]:
         verdict = "holds" if check["ok"] else "BROKEN"
-        say(f"check {check['name']} {check['rank']}: {verdict}, residual {check['residual_gib']:+.2f} GiB")
+        say(f"check {check['name']} {check['rank']}: {verdict}, residual {check['residual_gib'] + 0.0:+.2f} GiB")
     _say_metrics(say, result.document)
     for flag in result.document["flags"]:
         say(f"note: {flag}")
@@ -124,7 +126,7 @@ def _facts_table(console: Console, start_up: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         proof = start_up["evidence"].get(name, {"line_number": "", "line": "derived"})
         per_rank = [f"{rank[name]:g}" if name in rank else "" for rank in ranks]
-        cells = [name, f"{value:g}", *per_rank, str(proof["line_number"]), str(proof["line"])[:160]]
+        cells = [name, f"{value:g}", *per_rank, str(proof["line_number"]), str(proof["line"])[:400]]
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
 

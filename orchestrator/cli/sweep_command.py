@@ -135,14 +135,23 @@ def _print_plan(selected: list[Point], options: SweepOptions) -> None:
     order = longest_first(selected)
     if options.as_json:
         plan = [
-            {"point": point.id, "hash": point.hash, "devices": point.accelerator.count, "argv": point.argv}
+            {
+                "point": point.id,
+                "hash": point.hash,
+                "devices": point.accelerator.count,
+                "image": point.image,
+                "argv": point.argv,
+            }
             for point in order
         ]
         print(json.dumps({"points": plan}))  # noqa: T201
         return
     for point in order:
         devices = f"{point.accelerator.count} x {point.accelerator.resource or 'no device'}"
-        print(f"{point.id}  [{devices}]  vllm serve {' '.join(point.argv)}")  # noqa: T201
+        print(f"{point.id}  [{devices}]  {point.image}  vllm serve {' '.join(point.argv)}")  # noqa: T201
+    most = max(point.accelerator.count for point in order)
+    mark = ", SIMULATED" if options.simulate else ""
+    print(f"{len(order)} points, at most {most} devices each{mark}")  # noqa: T201
 
 
 def _print_summary(store: Store, run: RunRecord, selected: list[Point], *, as_json: bool) -> int:
@@ -155,4 +164,6 @@ def _print_summary(store: Store, run: RunRecord, selected: list[Point], *, as_js
         print(json.dumps(summary.to_json()))  # noqa: T201
     else:
         terminal(summary, stdout_console())
+        where = "" if store.name == "kprof.db" else f" --store {store.name}"
+        _say(f"next: kprof show {selected[0].id}{where}")
     return 0 if summary.as_expected else 1

@@ -9,7 +9,15 @@ from typing import Any
 
 import yaml
 
-from orchestrator.cluster.port import ATTEMPT_LABEL, HTTP_PORT, POINT_LABEL, RUN_LABEL, SPEC_LABEL, PodManifest
+from orchestrator.cluster.port import (
+    ATTEMPT_LABEL,
+    HTTP_PORT,
+    POINT_ID_LABEL,
+    POINT_LABEL,
+    RUN_LABEL,
+    SPEC_LABEL,
+    PodManifest,
+)
 from orchestrator.matrix.point import Point
 from orchestrator.resources import shipped
 from orchestrator.vllm.devices import DEFAULT_DEVICE
@@ -59,9 +67,11 @@ def render_pod(point: Point, run: str, attempt: int = 0, simulation: Simulation 
     _overlay(pod, container, point.overlay.fields)
     metadata = pod["metadata"]
     metadata["name"] = name
-    metadata.setdefault("annotations", {})["kprof.io/point-id"] = point.id
     spec_hash = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+    if simulation is not None:
+        metadata["labels"]["kprof.io/simulated"] = "true"
     metadata["labels"] |= {
+        POINT_ID_LABEL: point.id[:63].rstrip("-."),
         RUN_LABEL: run,
         POINT_LABEL: point.hash,
         ATTEMPT_LABEL: str(attempt),

@@ -10,6 +10,7 @@ from orchestrator.errors import ClusterError, KprofError
 
 RUN_LABEL = "kprof.io/run"
 POINT_LABEL = "kprof.io/point"
+POINT_ID_LABEL = "kprof.io/point-id"
 ATTEMPT_LABEL = "kprof.io/attempt"
 SPEC_LABEL = "kprof.io/spec"
 CONTAINER = "vllm"

@@ -13,7 +13,17 @@ EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,12
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f]+$")]
 Seconds = Annotated[int, Field(ge=1, le=7 * 24 * 3600)]
 Vendor = Literal["nvidia", "amd", "intel", "ascend", "cpu"]
-Failure = Annotated[str, StringConstraints(pattern=r"^[a-z_]+(\.[a-z_]+)?$")]
+Failure = Literal[
+    "oom.load", "oom.profile", "oom.graph_capture", "oom.warmup", "oom.runtime", "oom",
+    "kv.no_room", "kv.context_too_long",
+    "gpu.busy", "gpu.insufficient", "gpu.hardware",
+    "config.argument", "config.context_exceeds_model", "config.parallelism", "config.unsupported",
+    "model.access", "model.missing", "model.unreachable",
+    "comm.failure", "host.oom", "engine.died", "interrupted", "hang",
+    "pod.image", "pod.unschedulable", "pod.config", "pod.quota", "pod.admission", "pod.evicted", "pod.preempted",
+    "pod.deadline", "pod.node_lost",
+    "unknown",
+]  # fmt: skip
 
 
 def _finite(value: Any) -> Any:

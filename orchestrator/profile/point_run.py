@@ -21,6 +21,7 @@ from orchestrator.profile.pod_failures import REMEDIES, PodTrouble, pod_trouble
 from orchestrator.profile.probe import Probe
 from orchestrator.profile.result import IdleMetrics, LiveCheck, PointFailure, PointResult, Source
 from orchestrator.vllm.devices import DEVICES
+from orchestrator.vllm.metrics import has_null_block
 from orchestrator.vllm_log import LogParser, StartUp, redact
 
 DEATH_GRACE_SECONDS = 60.0  # from the line that proves a failure to the end of the container
@@ -157,7 +158,7 @@ class PointRun:
         clock = asyncio.get_running_loop().time
         begin = clock()
         progress("queued")
-        started = await self._started(pod)
+        started = await self._started(pod, progress)
         self._seen.seconds["queued"] = clock() - begin
         if not started:
             return
@@ -185,16 +186,20 @@ class PointRun:
         now = self._watch.get(pod.uid)
         return now is None or now.finished
 
-    async def _started(self, pod: PodSnapshot) -> bool:
+    async def _started(self, pod: PodSnapshot, progress: Progress) -> bool:
         """Wait until the container runs or ran; on trouble that outlasts its grace note it and return False."""
         clock = asyncio.get_running_loop().time
-        waited, last = 0.0, clock()
+        waited, last, told = 0.0, clock(), ""
         trouble_since: dict[str, float] = {}
         while True:
             now = self._watch.get(pod.uid)
             if now is not None and now.started:
                 return True
             trouble = pod_trouble(now)
+            reason = trouble.message if trouble else (now.unschedulable if now else None)
+            if reason is not None and reason != told:
+                told = reason
+                progress(f"queued: {redact(reason)[:160]}")
             if trouble is not None:
                 since = trouble_since.setdefault(trouble.kind, clock())
                 if clock() - since >= trouble.grace_seconds:
@@ -307,7 +312,7 @@ class PointRun:
         count = (metrics.num_gpu_blocks if metrics else None) or blocks
         tokens = facts.get("kv_cache_tokens")
         plain = bool(size and count and tokens and abs(tokens - count * size) <= size)
-        self._seen.live = await probe.live_check(plain, size)
+        self._seen.live = await probe.live_check(plain, size, has_null_block(self._seen.parser.current.vllm_version))
 
     def _configured_block_size(self) -> int | None:
         value = self._point.argument("block-size")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from orchestrator.cluster.port import Cluster, PodSnapshot, PodUnreachableError
 from orchestrator.profile.result import LiveCheck, LiveSample
@@ -19,6 +20,14 @@ REQUESTS = 8  # a small model may be through a request before /metrics was read 
 REQUEST_SECONDS = 120.0
 # Token ids that every vocabulary has; the prompt differs from block to block, so that no prefix is shared.
 _FIRST_TOKEN, _TOKENS = 10, 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """How one request is held against the pool: `block_size` None where blocks do not follow from tokens."""
+
+    block_size: int | None
+    null_block: bool
 
 
 class Probe:
@@ -67,7 +76,7 @@ class Probe:
                 pass
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def live_check(self, tokens_equal_blocks: bool, block_size: int | None) -> LiveCheck:
+    async def live_check(self, tokens_equal_blocks: bool, block_size: int | None, null_block: bool = True) -> LiveCheck:
         """Send one request, read /metrics while it runs, and compare the blocks in use with arithmetic.
 
         `tokens_equal_blocks` says that the log's token capacity is blocks x block size: only then does one request
@@ -89,19 +98,21 @@ class Probe:
         for _ in range(REQUESTS):
             idle = await self.metrics()
             size = (idle.block_size if idle else None) or block_size
-            more, refusal = await self._one_request(body, idle, prompt, size if tokens_equal_blocks else None)
+            more, refusal = await self._one_request(
+                body, idle, prompt, _Pages(size if tokens_equal_blocks else None, null_block)
+            )
             samples += more
             if refusal is not None or len(samples) >= SAMPLES_WANTED:
                 break
         return _judge(prompt, size, idle.num_gpu_blocks if idle else None, samples, refusal)
 
     async def _one_request(
-        self, body: dict[str, object], idle: KvMetrics | None, prompt: int, block_size: int | None
+        self, body: dict[str, object], idle: KvMetrics | None, prompt: int, pages: _Pages
     ) -> tuple[list[LiveSample], str | None]:
         """Return the readings taken while one request ran, and the server's words when it refused the request."""
         request = asyncio.create_task(self._complete(json.dumps(body).encode()))
         try:
-            samples = await self._sample(request, idle, prompt, block_size)
+            samples = await self._sample(request, idle, prompt, pages)
             return samples, request.result() if request.done() else None
         finally:
             request.cancel()  # closing the connection ends the request, however long it was to be
@@ -118,7 +129,7 @@ class Probe:
             return redact(f"the server answered {reply.status}: {answer[:2048].decode('utf-8', 'replace')}")
 
     async def _sample(
-        self, request: asyncio.Task[str | None], idle: KvMetrics | None, prompt: int, block_size: int | None
+        self, request: asyncio.Task[str | None], idle: KvMetrics | None, prompt: int, pages: _Pages
     ) -> list[LiveSample]:
         base = (idle.generation_tokens if idle else None) or 0
         samples: list[LiveSample] = []
@@ -129,22 +140,23 @@ class Probe:
             # Between the start of prefill and the first token the blocks are being given out.
             generated = None if metrics.generation_tokens is None else metrics.generation_tokens - base
             if metrics.usage_ratio > 0 and (generated or 0) > 0:
-                samples.append(_sample_of(metrics, prompt, generated, block_size))
+                samples.append(_sample_of(metrics, prompt, generated, pages))
             await asyncio.sleep(POLL_SECONDS)
         return samples
 
 
-def _sample_of(metrics: KvMetrics, prompt: int, generated: int | None, block_size: int | None) -> LiveSample:
+def _sample_of(metrics: KvMetrics, prompt: int, generated: int | None, pages: _Pages) -> LiveSample:
     """Bound the blocks of one request by the tokens that the same reading counts.
 
     The newest token has no slot yet, so T tokens hold ceil((T - 1) / block size) blocks; an engine that schedules
     ahead holds the slot of up to one token more than it has counted.
     """
     low = high = None
-    if block_size and generated is not None:
-        low = -(-(prompt + generated - 1) // block_size)
-        high = -(-(prompt + generated + 1) // block_size)
-    return LiveSample(metrics.used_blocks, metrics.usage_ratio or 0.0, generated or 0, low, high)
+    if pages.block_size and generated is not None:
+        low = -(-(prompt + generated - 1) // pages.block_size)
+        high = -(-(prompt + generated + 1) // pages.block_size)
+    used = metrics.used_blocks(null_block=pages.null_block)
+    return LiveSample(used, metrics.usage_ratio or 0.0, generated or 0, low, high)
 
 
 def _judge(
@@ -153,6 +165,8 @@ def _judge(
     note, agrees = refusal, None
     if not samples:
         note = refusal or "every request was over before /metrics showed it"
+    elif num_blocks is None:
+        note = "this version does not tell how many blocks there are"
     elif any(sample.used_blocks is None for sample in samples):
         agrees, note = False, "the usage is no whole number of blocks of (num_gpu_blocks - 1)"
     elif any(sample.expected_min_blocks is None for sample in samples):

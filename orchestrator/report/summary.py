@@ -40,6 +40,8 @@ class Row:
 
     point: str
     model: str
+    image: str
+    vllm_version: str | None
     weights_gib: float | None
     activation_gib: float | None
     non_torch_gib: float | None
@@ -48,6 +50,8 @@ class Row:
     tensor_parallel_size: int
     gpu_memory_utilization: float | None
     max_model_len: int | None
+    kv_cache_tokens: int | None
+    max_concurrency: float | None
     source: str
     as_expected: bool
 
@@ -58,7 +62,11 @@ class FailedRow:
 
     point: str
     model: str
+    image: str
+    vllm_version: str | None
     tensor_parallel_size: int
+    gpu_memory_utilization: float | None
+    max_model_len: int | None
     failure: str
     title: str
     cause: str
@@ -123,22 +131,39 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
+def _version(result: StoredResult) -> str | None:
+    version: str | None = result.document["start_up"]["vllm_version"]
+    return version or result.point.vllm_version
+
+
+def _utilization(result: StoredResult) -> float | None:
+    facts = result.document["start_up"]["facts"]
+    value = result.point.arguments.get("gpu-memory-utilization", facts.get("utilization_ratio"))
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _max_model_len(result: StoredResult) -> int | None:
+    facts = result.document["start_up"]["facts"]
+    return _whole(result.point.arguments.get("max-model-len")) or _whole(facts.get("concurrency_tokens"))
+
+
 def _row(result: StoredResult) -> Row:
-    start_up = result.document["start_up"]
-    facts: Mapping[str, float] = start_up["facts"]
-    arguments = result.point.arguments
-    utilization = arguments.get("gpu-memory-utilization", facts.get("utilization_ratio"))
+    facts: Mapping[str, float] = result.document["start_up"]["facts"]
     return Row(
         point=result.point.id,
         model=result.point.label,
+        image=result.point.image,
+        vllm_version=_version(result),
         weights_gib=facts.get("weights_gib"),
         activation_gib=facts.get("activation_gib"),
         non_torch_gib=facts.get("non_torch_gib"),
         cuda_graph_gib=facts.get("cuda_graph_gib"),
         kv_cache_gib=facts.get("kv_cache_gib"),
-        tensor_parallel_size=_whole(arguments.get("tensor-parallel-size")) or 1,
-        gpu_memory_utilization=None if utilization is None else float(utilization),
-        max_model_len=_whole(arguments.get("max-model-len")) or _whole(facts.get("concurrency_tokens")),
+        tensor_parallel_size=_whole(result.point.arguments.get("tensor-parallel-size")) or 1,
+        gpu_memory_utilization=_utilization(result),
+        max_model_len=_max_model_len(result),
+        kv_cache_tokens=_whole(facts.get("kv_cache_tokens")),
+        max_concurrency=facts.get("max_concurrency"),
         source=result.source,
         as_expected=result.point.expect is None,
     )
@@ -150,7 +175,11 @@ def _failed(result: StoredResult) -> FailedRow:
     return FailedRow(
         point=result.point.id,
         model=result.point.label,
+        image=result.point.image,
+        vllm_version=_version(result),
         tensor_parallel_size=_whole(result.point.arguments.get("tensor-parallel-size")) or 1,
+        gpu_memory_utilization=_utilization(result),
+        max_model_len=_max_model_len(result),
         failure=kind,
         title=TITLES.get(kind, kind),
         cause=_cause(result.document),

@@ -37,6 +37,7 @@ NARROW_COLUMNS = (
     "max-\nmodel-len",
 )
 WIDE_COLUMNS = 100
+CSV_ENDS = ("outcome", "failure", "cause", "remedy", "source")
 FAILED_COLUMNS = ("Model", "TP", "Failure", "Root Cause", "Remedy")
 UNITS_NOTE = (
     'All values in GiB. "Activation" = torch peak memory increase. "CUDA Graph" = memory change during graph capture '
@@ -108,13 +109,16 @@ def terminal(summary: Summary, console: Console) -> None:
     mark = " (SIMULATED)" if summary.simulated else ""
     title = f"Run {summary.run.number} of {summary.run.matrix} on {printable(summary.run.cluster)}{mark}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    # On a narrow terminal the title and the last line carry the mark; the figures must not be cut for it.
+    # On a narrow terminal the mark is cut to its first letters; neither it nor a figure is ever dropped.
     wide = console.width >= WIDE_COLUMNS
-    for header in _headers(summary, COLUMNS) if wide else NARROW_COLUMNS:
-        left = header in {"Model", "Source"}
-        table.add_column(header, justify="left" if left else "right", no_wrap=not left)
+    narrow = [*NARROW_COLUMNS, "Src"] if summary.simulated else NARROW_COLUMNS
+    for header in _headers(summary, COLUMNS) if wide else narrow:
+        left = header in {"Model", "Source", "Src"}
+        table.add_column(header, justify="left" if left else "right", no_wrap=header != "Model", overflow="fold")
     for row, plain in zip(summary.rows, _rows(summary), strict=True):
-        cells = _with_source(summary, row, plain) if wide else plain
+        cells = _with_source(summary, row, plain)
+        if not wide and summary.simulated:
+            cells = [*plain, row.source[:3]]
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
     console.print(Text(UNITS_NOTE), soft_wrap=not console.is_terminal)
@@ -122,7 +126,10 @@ def terminal(summary: Summary, console: Console) -> None:
         console.print(Text(f"\nFailed configurations{mark}"))
         for item in summary.failed:
             model, size, title, cause, remedy = _failed_cells(item)
-            console.print(Text(f"  {model}, TP {size}: {title}"), soft_wrap=not console.is_terminal)
+            expected = ", as expected" if item.as_expected else ""
+            console.print(
+                Text(f"  {model}, TP {size} [{item.point}]: {title}{expected}"), soft_wrap=not console.is_terminal
+            )
             console.print(Text(f"    cause:  {cause}"), soft_wrap=not console.is_terminal)
             console.print(Text(f"    remedy: {remedy}"), soft_wrap=not console.is_terminal)
     console.print()
@@ -130,8 +137,15 @@ def terminal(summary: Summary, console: Console) -> None:
         console.print(Text(line), soft_wrap=not console.is_terminal)
 
 
+def _merges_graphs(version: str | None) -> bool:
+    release = re.match(r"(\d{1,4})\.(\d{1,4})", version or "")
+    return release is not None and (int(release.group(1)), int(release.group(2))) >= (0, 27)
+
+
 def _footer(summary: Summary) -> list[str]:
     lines = [f"Note: {printable(note)}" for note in summary.notes]
+    if any(_merges_graphs(row.vllm_version) for row in summary.rows):
+        lines.append("From vLLM 0.27 the activation includes the estimated CUDA graphs: do not add both.")
     lines += [f"No result: {point}" for point in summary.missing]
     unexpected = [row.point for row in summary.rows if not row.as_expected]
     lines += [f"Started, although a failure was expected: {point}" for point in unexpected]
@@ -168,20 +182,26 @@ def as_csv(summary: Summary) -> str:
     """Return every point as one CSV row, ready and failed alike; the source is always a column."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["point", *(name.lower() for name in COLUMNS), "outcome", "failure", "cause", "remedy", "source"])
+    more = ["kv-cache-tokens", "max-concurrency", "image", "vllm-version"]
+    writer.writerow(["point", *(name.lower() for name in COLUMNS), *more, *CSV_ENDS])
     for row in summary.rows:
-        cells = ["" if cell == "-" else cell for cell in _cells(row)]
-        writer.writerow([row.point, *(_inert(cell) for cell in cells), "ready", "", "", "", row.source])
+        cells = ["" if cell == "-" else _inert(cell) for cell in _cells(row)]
+        facts = [row.kv_cache_tokens, row.max_concurrency, _inert(printable(row.image)), row.vllm_version]
+        writer.writerow([row.point, *cells, *facts, "ready", "", "", "", row.source])
     for item in summary.failed:
-        head = [item.point, _inert(printable(item.model)), "", "", "", "", "", item.tensor_parallel_size, "", ""]
-        tail = [
-            "failed",
-            item.failure,
-            _inert(printable(item.cause)),
-            _inert(printable(item.remedy or "")),
-            item.source,
+        known = [item.tensor_parallel_size, item.gpu_memory_utilization, item.max_model_len]
+        cells = [
+            _inert(printable(item.model)),
+            "",
+            "",
+            "",
+            "",
+            "",
+            *("" if cell is None else str(cell) for cell in known),
         ]
-        writer.writerow([*head, *tail])
+        facts = [None, None, _inert(printable(item.image)), item.vllm_version]
+        words = [_inert(printable(item.cause)), _inert(printable(item.remedy or ""))]
+        writer.writerow([item.point, *cells, *facts, "failed", item.failure, *words, item.source])
     return buffer.getvalue()
 
 

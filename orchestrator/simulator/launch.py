@@ -43,7 +43,13 @@ def marker(environment: Environment) -> str:
 
 async def serve(arguments: ServeArguments, environment: Environment) -> int:
     """Start, serve until a signal, and return the exit code."""
-    log = Log(sys.stdout, environment.version, debug=environment.debug, color=environment.color)
+    log = Log(
+        sys.stdout,
+        environment.version,
+        debug=environment.debug,
+        color=environment.color,
+        mark=None if environment.replay is not None else marker(environment),
+    )
     front = api_server(environment.version)
     task = asyncio.current_task()
     assert task is not None

@@ -22,14 +22,20 @@ class Process:
     pid: int
 
 
+# The line that says that nothing here was measured comes again, so that the end of a log says so too.
+MARK_EVERY = 20
+
+
 class Log:
     """Writes records and raw text the way one release of vLLM does.
 
     Records come from vLLM's logger; raw text is what other code prints (uvicorn, tqdm, tracebacks).
     """
 
-    def __init__(self, stream: TextIO, version: Version, *, debug: bool, color: bool) -> None:
+    def __init__(self, stream: TextIO, version: Version, *, debug: bool, color: bool, mark: str | None = None) -> None:
         self._stream = stream
+        self._mark = mark
+        self._records = 0
         self._version = version
         self._debug = debug
         self._color = color
@@ -58,6 +64,9 @@ class Log:
         """Write one record; `where` is `path/file.py:line`, shortened as the release does it."""
         if level == "DEBUG" and not self._debug:
             return
+        self._records += 1
+        if self._mark is not None and self._records % MARK_EVERY == 0:
+            self.plain(self._mark)
         head = self._prefix(process) + self._head(level, where)
         # Continuation lines repeat the head, and vLLM joins them with CR LF.
         self._write(head + message.replace("\n", "\r\n" + head) + "\n")

@@ -21,6 +21,7 @@ from orchestrator.store import tables as t
 
 DEFAULT_STORE = "sqlite:///kprof.db"
 BUSY_SECONDS = 5  # this blocks the event loop; longer waits are the caller's
+NUMBER_DIGITS = 5  # that many digits or fewer are a run's number, never the start of an id
 _FACT_COLUMNS = (
     "weights_gib",
     "activation_gib",
@@ -195,9 +196,9 @@ class Store:
         return self._run(query)
 
     def run(self, name: str) -> RunRecord | None:
-        """Return a run by id, by the start of its id, or by number."""
-        if name.isdigit() and (found := self._run(select(t.runs).where(t.runs.c.number == int(name)))):
-            return found
+        """Return a run by number, by id, or by the start of its id."""
+        if name.isdigit() and len(name) <= NUMBER_DIGITS:
+            return self._run(select(t.runs).where(t.runs.c.number == int(name)))
         return self._run(select(t.runs).where(t.runs.c.id.startswith(name, autoescape=True)).limit(1))
 
     def _run(self, query: Any) -> RunRecord | None:
@@ -221,6 +222,11 @@ class Store:
                     remedy="wait for it, or start a run of its own with --fresh",
                 ) from error
             yield
+
+    def runs(self) -> list[RunRecord]:
+        """Return every run, oldest first."""
+        with self._reading() as connection:
+            return [_run_record(row) for row in connection.execute(select(t.runs).order_by(t.runs.c.number)).mappings()]
 
     def finish_run(self, run_id: str) -> None:
         """Note that every point of the run has its result."""

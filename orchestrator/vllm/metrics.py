@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from orchestrator.vllm.version import at_least, parse_version
+
 # 0.9.2 and later; the second name was printed until 0.11.2, and alone until 0.9.1. Both are ratios from 0 to 1.
 USAGE_NAMES = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 CACHE_CONFIG_NAME = "vllm:cache_config_info"
@@ -27,16 +29,24 @@ class KvMetrics:
     requests_running: int | None
     generation_tokens: int | None
 
-    @property
-    def used_blocks(self) -> int | None:
-        """Return the blocks in use, None when the ratio is no whole number of blocks."""
+    def used_blocks(self, *, null_block: bool = True) -> int | None:
+        """Return the blocks in use, None when the ratio is no whole number of blocks, or nobody told how many.
+
+        `null_block` says that one block of the pool is never in use (see `has_null_block`).
+        """
         if self.usage_ratio is None or not math.isfinite(self.usage_ratio):
             return None
         if self.num_gpu_blocks is None or self.num_gpu_blocks < 2:
             return None
-        blocks = self.usage_ratio * (self.num_gpu_blocks - 1)
+        blocks = self.usage_ratio * (self.num_gpu_blocks - null_block)
         nearest = round(blocks)
         return nearest if math.isclose(blocks, nearest, abs_tol=1e-6 * self.num_gpu_blocks) else None
+
+
+def has_null_block(version: str | None) -> bool:
+    """Say whether the usage counts blocks without the null block: from 0.10.2, and where the version is unknown."""
+    parsed = None if version is None else parse_version(version)
+    return parsed is None or at_least(parsed, "0.10.2")
 
 
 def read_metrics(text: str) -> KvMetrics | None:

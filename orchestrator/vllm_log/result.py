@@ -96,6 +96,11 @@ class StartUp:
     checks: list[Check] = field(default_factory=list)
     evidence: dict[str, Evidence] = field(default_factory=dict)
 
+    @property
+    def tells_something(self) -> bool:
+        """Say whether the log held anything of a vLLM start-up."""
+        return bool(self.vllm_version or self.facts or self.failure) or self.engine_ready is not None
+
     def to_json(self, log: str) -> dict[str, Any]:
         """Return the object that `kprof parse --format json` prints for this start-up."""
         failure = self.failure

@@ -327,4 +327,5 @@ START = re.compile(r"vLLM API server version |vLLM server version |█\s+version
 LOADING = re.compile(r"Starting to load model ")
 # The engine prints its KV cache size right before it captures; only older engines need a word for it.
 CAPTURING = re.compile(r"Capturing cudagraphs for|Capturing the model for CUDA graphs")
-SIMULATOR = re.compile(r"^kprof simulator \S+: ")
+# Wrappers put words before it, so it is looked for anywhere.
+SIMULATOR = re.compile(r"kprof simulator \S+: ")

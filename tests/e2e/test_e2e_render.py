@@ -71,7 +71,7 @@ def _documents(text: str) -> list[Object]:
 
 
 def _point(pod: Object) -> str:
-    return str(pod["metadata"]["annotations"]["kprof.io/point-id"])
+    return str(pod["metadata"]["labels"]["kprof.io/point-id"])
 
 
 def _plain(pod: Object) -> Object:

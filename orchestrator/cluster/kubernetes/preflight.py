@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cluster.kubernetes.transport import ApiError, Transport
-from orchestrator.cluster.port import PodManifest, PodRejectedError
+from orchestrator.cluster.port import POINT_ID_LABEL, PodManifest, PodRejectedError
 from orchestrator.errors import ClusterError, KprofError, UsageError
 
 # exceeded quota: q, requested: requests.nvidia.com/gpu=2, used: ...=4, limited: requests.nvidia.com/gpu=5
@@ -48,7 +48,7 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
                 ) from error
             refused = rejection(error, manifest)
             if isinstance(refused, PodRejectedError):
-                point = (manifest.body["metadata"].get("annotations") or {}).get("kprof.io/point-id", manifest.name)
+                point = manifest.labels.get(POINT_ID_LABEL, manifest.name)
                 raise UsageError(f"{point}: {refused.message}", remedy="mend `pod:` of the matrix") from error
             raise refused from error
     for kind, name in sorted(set(_references(manifests))):

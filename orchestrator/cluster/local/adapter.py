@@ -117,8 +117,13 @@ class LocalCluster:
                 raise ClusterError(f"{folder} holds another pod", remedy=f"look at it, then remove {folder}")
             return known.snapshot
         devices = await self._pool(manifest.resource) if manifest.resource else ()
-        with self._state.locked():
-            return self._start(manifest, folder, devices)
+        try:
+            with self._state.locked():
+                return self._start(manifest, folder, devices)
+        except OSError as error:
+            raise ClusterError(
+                f"{error.filename or folder}: {error.strerror or error}", remedy="set KPROF_STATE to a folder of yours"
+            ) from error
 
     async def _started(self, folder: Path) -> LocalPod | None:
         """Return the pod of a folder once its shim has spoken; None when there is none, or it was never started."""

@@ -212,7 +212,7 @@ def test_render_selects_simulates_and_places(kprof: Call) -> None:
     _, out, _ = kprof("render", H100, "--only", "qwen3-0.6b*", "--simulate", "--simulator-image", "sim:1", "-n", "team")
     (pod,) = yaml.safe_load_all(out)
     assert pod["metadata"]["namespace"] == "team"
-    assert pod["metadata"]["annotations"]["kprof.io/point-id"] == "qwen3-0.6b"
+    assert pod["metadata"]["labels"]["kprof.io/point-id"] == "qwen3-0.6b"
     assert pod["spec"]["containers"][0]["image"] == "sim:1"
 
 

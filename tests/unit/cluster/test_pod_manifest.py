@@ -241,7 +241,7 @@ def test_overlays_are_merged_over_the_pod() -> None:
     assert container["imagePullPolicy"] == "IfNotPresent"
     assert (metadata["labels"]["team"], metadata["labels"]["kprof.io/run"]) == ("a", RUN)
     assert metadata["annotations"]["note"] == "x"
-    assert metadata["annotations"]["kprof.io/point-id"] == of.id
+    assert metadata["labels"]["kprof.io/point-id"] == of.id
 
 
 def test_a_variable_of_the_matrix_wins_over_the_base_pod() -> None:
