@@ -21,7 +21,8 @@ from orchestrator.store import tables as t
 
 DEFAULT_STORE = "sqlite:///kprof.db"
 BUSY_SECONDS = 5  # this blocks the event loop; longer waits are the caller's
-NUMBER_DIGITS = 5  # that many digits or fewer are a run's number, never the start of an id
+NUMBER_DIGITS = 9
+MIN_DIGITS_OF_ID = 4  # fewer digits are a run's number, never the start of an id
 _FACT_COLUMNS = (
     "weights_gib",
     "activation_gib",
@@ -198,7 +199,9 @@ class Store:
     def run(self, name: str) -> RunRecord | None:
         """Return a run by number, by id, or by the start of its id."""
         if name.isdigit() and len(name) <= NUMBER_DIGITS:
-            return self._run(select(t.runs).where(t.runs.c.number == int(name)))
+            numbered = self._run(select(t.runs).where(t.runs.c.number == int(name)))
+            if numbered is not None or len(name) < MIN_DIGITS_OF_ID:
+                return numbered
         return self._run(select(t.runs).where(t.runs.c.id.startswith(name, autoescape=True)).limit(1))
 
     def _run(self, query: Any) -> RunRecord | None:
