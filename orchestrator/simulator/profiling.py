@@ -9,7 +9,7 @@ from orchestrator.simulator.wording import errors, memory
 from orchestrator.simulator.worker import RUNNER, WORKER, Workers
 
 PROFILE_SECONDS = 2.5
-CACHE_FOLDER = "/root/.cache/vllm/torch_compile_cache/b9570f3049"
+CACHE_FOLDER = "/home/vllm/.cache/vllm/torch_compile_cache/b9570f3049"
 
 
 def graph_sizes(max_num_seqs: int) -> list[int]:
