@@ -18,7 +18,7 @@ NEEDLES: tuple[bytes, ...] = tuple(
         # life
         " version ", "LLM engine (v", "detected platform", "startup complete", "Uvicorn running on",
         "Starting to load model", "Capturing cudagraphs for", "Capturing the model for", "CUDA graph memory profiling",
-        "kprof simulator", "_parallel_size",
+        "kprof simulator", "_parallel_size", "block_size",
         # failures
         "rror", "Traceback (most recent", '", line ', "KeyboardInterrupt", "SIGTERM", "Received signal",
         "out of memory", "died unexpectedly", "failed to start", "nitialization failed", "hit an exception",
