@@ -46,7 +46,6 @@ class Container:
     reason: str = ""
     message: str = ""
     exit_code: int | None = None
-    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

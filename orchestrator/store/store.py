@@ -19,7 +19,6 @@ from orchestrator.errors import KprofError, UsageError
 from orchestrator.matrix.point import Point
 from orchestrator.store import tables as t
 
-DEFAULT_STORE = "sqlite:///kprof.db"
 BUSY_SECONDS = 5  # this blocks the event loop; longer waits are the caller's
 NUMBER_DIGITS = 9
 MIN_DIGITS_OF_ID = 4  # fewer digits are a run's number, never the start of an id

@@ -11,7 +11,6 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    Text,
     UniqueConstraint,
 )
 
@@ -98,6 +97,5 @@ evidence = Table(
     Column("size", Integer, nullable=False),
     Column("truncated", Boolean, nullable=False),
     Column("log", LargeBinary, nullable=False),
-    Column("note", Text),
     ForeignKeyConstraint(["run_id", "hash"], ["points.run_id", "points.hash"], ondelete="CASCADE"),
 )

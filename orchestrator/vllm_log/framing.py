@@ -20,7 +20,6 @@ class BlockSplitter:
 
     def __init__(self) -> None:
         self._pending = bytearray()
-        self._full = False
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the lines that are complete now, each with its newline; empty when none is."""

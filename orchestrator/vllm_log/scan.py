@@ -45,7 +45,7 @@ def interesting_lines(block: bytes, count: int) -> Iterator[tuple[int, bytes]]:
         while at >= 0:
             end = find(b"\n", at)
             # Of a traceback's many frames only those count whose function tells the stage.
-            if needle is not _FRAME_NEEDLE or _TELLING.search(block, at, end if end >= 0 else len(block)):
+            if needle != _FRAME or _TELLING.search(block, at, end if end >= 0 else len(block)):
                 starts.add(rfind(b"\n", 0, at) + 1)
             if end < 0:
                 break
@@ -56,6 +56,3 @@ def interesting_lines(block: bytes, count: int) -> Iterator[tuple[int, bytes]]:
         before = start
         end = find(b"\n", start)
         yield count + 1, block[start:] if end < 0 else block[start:end]
-
-
-_FRAME_NEEDLE = next(needle for needle in NEEDLES if needle == _FRAME)

@@ -187,7 +187,7 @@ class KubernetesCluster:
 
     async def logs(self, pod: PodSnapshot, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
         """Follow the container's log."""
-        async for chunk in follow_log(self.transport, f"{self._pods}/{pod.name}/log", finished, lambda: False):
+        async for chunk in follow_log(self.transport, f"{self._pods}/{pod.name}/log", finished):
             yield chunk
 
     @asynccontextmanager

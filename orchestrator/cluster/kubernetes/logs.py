@@ -48,9 +48,7 @@ class _Position:
         return LogChunk(text + b"\n", gap=gap)
 
 
-async def follow_log(
-    transport: Transport, path: str, finished: Callable[[], bool], gone: Callable[[], bool]
-) -> AsyncIterator[LogChunk]:
+async def follow_log(transport: Transport, path: str, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
     """Yield the log until the container has finished and all was read; a clean end of a stream proves nothing."""
     position, failures = _Position(), 0
     while True:
@@ -72,13 +70,11 @@ async def follow_log(
         except ApiError as error:
             if error.code in {401, 403}:
                 raise ClusterError(f"reading the log: {error.message}", remedy="see docs/rbac.md") from error
-            if error.code in {400, 404} and (finished() or gone()):
+            if error.code in {400, 404} and finished():
                 return
         except TRANSPORT_ERRORS:
             pass  # a cut, or a silent pod: go on from the last line
         if complete and last_pass:
-            return
-        if gone():
             return
         failures += 1
         await asyncio.sleep(random.uniform(0.02, min(MAX_WAIT_SECONDS, 0.05 * 2 ** min(failures, 9))))  # noqa: S311

@@ -47,7 +47,6 @@ def _container(status: Mapping[str, Any]) -> Container | None:
                     reason=str(detail.get("reason") or ""),
                     message=str(detail.get("message") or ""),
                     exit_code=detail.get("exitCode"),
-                    restarts=int(item.get("restartCount") or 0),
                 )
     return None
 

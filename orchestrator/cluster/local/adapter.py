@@ -33,7 +33,6 @@ POLL_SECONDS = 0.1
 FIRST_WORD_SECONDS = 3.0  # from the start of a shim to its first status
 GRACE_SECONDS = 30
 READ_BYTES = 1 << 20
-SIMULATED_DEVICES = 8
 # What the pod sets for a container only; on this machine the user's own cache is the right one.
 CONTAINER_ONLY = frozenset({"HF_HOME"})
 _VISIBLE = {"nvidia.com/gpu": "CUDA_VISIBLE_DEVICES", "amd.com/gpu": "HIP_VISIBLE_DEVICES"}
