@@ -183,12 +183,23 @@ def parse(
     files: Annotated[
         list[str] | None, typer.Argument(help="Log files; - or nothing reads stdin.", metavar="[LOG]...")
     ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            help="The /metrics page of the same server; the last start-up is checked against it.", metavar="FILE"
+        ),
+    ] = None,
+    unread: Annotated[
+        bool, typer.Option("--unread", help="Show the lines that look like memory figures and were not understood.")
+    ] = False,
     output: Annotated[Output, typer.Option("--format", help="What stdout gets.")] = Output.HUMAN,
 ) -> None:
     """Read any vLLM log: one result for each start-up found. No cluster and no store are needed."""
-    from orchestrator.cli.parse_command import parse_files
+    from orchestrator.cli.parse_command import parse_files, show_unread
 
-    raise typer.Exit(parse_files(files or ["-"], as_json=output is Output.JSON))
+    names = files or ["-"]
+    as_json = output is Output.JSON
+    raise typer.Exit(show_unread(names, as_json=as_json) if unread else parse_files(names, metrics, as_json=as_json))
 
 
 def main() -> NoReturn:

@@ -21,8 +21,8 @@ from orchestrator.profile.pod_failures import REMEDIES, PodTrouble, pod_trouble
 from orchestrator.profile.probe import Probe
 from orchestrator.profile.result import IdleMetrics, LiveCheck, PointFailure, PointResult, Source
 from orchestrator.vllm.devices import DEVICES
-from orchestrator.vllm.metrics import has_null_block
-from orchestrator.vllm_log import LogParser, StartUp, redact
+from orchestrator.vllm.metrics import KvMetrics, has_null_block
+from orchestrator.vllm_log import Check, LogParser, StartUp, against_metrics, redact
 
 DEATH_GRACE_SECONDS = 60.0  # from the line that proves a failure to the end of the container
 LOG_DRAIN_SECONDS = 90.0  # longer than a stream may be silent before it is taken up again
@@ -304,7 +304,8 @@ class PointRun:
         metrics = await probe.metrics()
         blocks = facts.get("kv_cache_blocks")
         if metrics is not None:
-            same = None if blocks is None or metrics.num_gpu_blocks is None else blocks == metrics.num_gpu_blocks
+            compared = _compared(self._seen.parser.current, metrics)
+            same = all(check.ok for check in compared) if compared else None
             self._seen.idle = IdleMetrics(
                 metrics.usage_ratio, metrics.num_gpu_blocks, metrics.block_size, metrics.kv_cache_size_tokens, same
             )
@@ -320,6 +321,7 @@ class PointRun:
 
     def _result(self, pod: PodSnapshot | None) -> PointResult:
         start_up = self._seen.parser.close()[-1]
+        start_up.checks += _compared(start_up, self._seen.idle)
         failure = self._failure(start_up, pod)
         return PointResult(
             point_hash=self._point.hash,
@@ -353,13 +355,7 @@ class PointRun:
         return None
 
     def _flags(self, start_up: StartUp) -> list[str]:
-        flags = [
-            f"{check.name} of {check.rank} is off by {check.residual_gib:+.2f} GiB"
-            for check in start_up.checks
-            if not check.ok
-        ]
-        if self._seen.idle is not None and self._seen.idle.agrees_with_log is False:
-            flags.append("the log and /metrics name different numbers of KV blocks")
+        flags = [_flag(check) for check in start_up.checks if not check.ok]
         if self._seen.live is not None and self._seen.live.agrees is False:
             flags.append("the live request did not hold the expected number of KV blocks")
         flags += self._identity_flags(start_up)
@@ -382,3 +378,21 @@ class PointRun:
         if device is not None and total is not None and abs(total / device.total_gib - 1) > DEVICE_TOLERANCE:
             flags.append(f"the device has {total:.2f} GiB, a {device.name} has {device.total_gib:.2f}")
         return flags
+
+
+def _compared(start_up: StartUp, metrics: KvMetrics | IdleMetrics | None) -> list[Check]:
+    """Return the checks of the log against what the server says on /metrics."""
+    if metrics is None:
+        return []
+    return against_metrics(
+        start_up,
+        num_gpu_blocks=metrics.num_gpu_blocks,
+        block_size=metrics.block_size,
+        kv_cache_size_tokens=metrics.kv_cache_size_tokens,
+    )
+
+
+def _flag(check: Check) -> str:
+    if check.name.startswith("metrics_"):
+        return f"the log and /metrics name different numbers of KV {check.unit}: off by {check.shown}"
+    return f"{check.subject} is off by {check.shown}"

@@ -1,17 +1,32 @@
-"""From bytes to lines, and from a line to the process that wrote it, its level and its message."""
+"""From bytes to lines, and from a line to its records: the process that wrote it, its level and its message."""
 
+import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
 MAX_LINE_BYTES = 64 * 1024
+HEAD_CHARACTERS = 400
+MOST_NESTED = 3  # a JSON record inside docker's json-file is two deep
 
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 # "(Worker_TP1 pid=123) ", "(VllmWorker rank=1 pid=9) ", "(RayWorkerWrapper pid=1, ip=10.0.0.2) "; may be nested.
-_PROCESS = re.compile(r"\((?P<name>[A-Za-z][\w \-=:./]{0,80}?) pid=(?P<pid>\d{1,10})(?:, ip=(?P<ip>[\d.]+))?\)")
+_PROCESS = re.compile(r"\((?P<name>[A-Za-z][\w \-=:./]{0,80}?) pid=(?P<pid>\d{1,10})(?:, ip=(?P<ip>[\d.]{1,20}))?\) ?")
 # "INFO 05-16 23:06:03 [core.py:12] msg" (0.8+), "INFO 05-16 23:06:03 core.py:12] msg" (until 0.7.3)
 _HEAD = re.compile(
     r"(?P<level>TRACE|DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?P<time>\d\d-\d\d \d\d:\d\d:\d\d)\s+"
     r"\[?(?P<file>[\w./\-]{1,200}):\d+\] ?"
+)
+_PREFIXES_AT_END = re.compile(r"(?:\([A-Za-z][^()]{0,120} pid=\d{1,10}[^()]{0,30}\)\s{0,8})+$")
+# A structured logger (pythonjsonlogger, docker's json-file, zap): the record is one object, the message one of these.
+_MESSAGE_KEYS = ("message", "msg", "log", "text", "event")
+_LEVEL_KEYS = ("levelname", "level", "severity")
+_JSON = re.compile(r'\{\s*"(?=.*"(?:message|msg|log|text|event)"\s*:)')
+# logfmt: level=info msg="Model loading took 14.99 GiB" pid=12
+_LOGFMT = re.compile(r'(?:^|\s)(?:msg|message)="((?:[^"\\]|\\.){0,60000})"')
+_LOGFMT_FIELD = re.compile(
+    r"(?:^|\s)(level|pid|process|process_name|vllm_process_name)=\"?([\w \-=.]{1,80}?)\"?(?=\s|$)"
 )
 
 
@@ -56,47 +71,143 @@ def _bounded(block: bytes) -> bytes:
     return block
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of text, framed: `number` counts from 1, `process` is None where nothing names it."""
+class Line(NamedTuple):
+    """One record of a line: `number` counts lines from 1, `text` is the whole line as it is kept for evidence.
+
+    `words` are what figures are read from, `message` is the same behind the record's head. `process` and `pid` are
+    None where nothing names them, `level` where the record has no head.
+    """
 
     number: int
     text: str
+    words: str
     process: str | None
     pid: str | None
     level: str | None
-    time: str | None
     message: str
+
+    @property
+    def bare(self) -> bool:
+        """Say whether nothing frames the record: somebody copied the words only."""
+        return self.level is None and self.pid is None
 
 
 def clean(raw: bytes) -> str:
     """Return a line as text: colours, carriage returns and NUL bytes gone, broken UTF-8 replaced."""
-    text = raw.decode("utf-8", "replace")
+    return _clean(raw.decode("utf-8", "replace"))
+
+
+def _clean(text: str) -> str:
     if "\x1b" in text:
         text = _ANSI.sub("", text)
     return text.replace("\x00", "").replace("\ufeff", "").rstrip("\r ")
 
 
-def frame(number: int, text: str) -> Line:
-    """Find the process prefix and the head of a line wherever they stand: wrappers put words before them.
+def frame(number: int, text: str, *, nested: int = 0) -> list[Line]:
+    """Cut a line into its records: one, unless progress bars glued several together or a JSON message has many lines.
 
-    With one prefix inside another (Ray around vLLM) the innermost names the process; pids of several hosts are
-    told apart by their address.
+    Wrappers put words before the prefix and the head, so both are looked for anywhere. With one prefix inside another
+    (Ray around vLLM) the innermost names the process; pids of several hosts are told apart by their address.
     """
-    head = _HEAD.search(text)
-    limit = head.start() if head else min(len(text), 200)
+    heads = _heads(text)
+    if '"' in text and nested < MOST_NESTED:
+        fields = _fields(text, heads[0].start() if heads else len(text))
+        if fields is not None:
+            return _structured(number, text, fields, nested)
+    if not heads:
+        process, pid, end = _process(text[:200])
+        return [Line(number, text, text, process, pid, None, text[end:])]
+    if len(heads) == 1:
+        head = heads[0]
+        process, pid, _ = _process(text[: head.start()])
+        return [Line(number, text, text, process, pid, head["level"], text[head.end() :])]
+    lines = []
+    start = 0
+    for index, head in enumerate(heads):
+        process, pid, _ = _process(text[start : head.start()])
+        end = len(text)
+        if index + 1 < len(heads):
+            end = heads[index + 1].start()
+            if match := _PREFIXES_AT_END.search(text, head.end(), end):
+                end = match.start()
+        lines.append(Line(number, text, text[start:end], process, pid, head["level"], text[head.end() : end]))
+        start = end
+    return lines
+
+
+def _heads(text: str) -> list[re.Match[str]]:
+    # A head stands at the beginning of nearly every line; only a progress bar may push it far to the right.
+    first = _HEAD.search(text, 0, HEAD_CHARACTERS) or _HEAD.search(text, HEAD_CHARACTERS // 2)
+    if first is None:
+        return []
+    rest = text[first.end() :]
+    if not ("INFO " in rest or "WARNING " in rest or "ERROR " in rest or "DEBUG " in rest):
+        return [first]
+    return list(_HEAD.finditer(text))
+
+
+def _process(text: str) -> tuple[str | None, str | None, int]:
+    """Return name and pid of the innermost process prefix, and where it ends."""
     process = pid = None
-    for match in _PROCESS.finditer(text, 0, limit + 1):
-        process, pid = match["name"], match["pid"] if match["ip"] is None else f"{match['pid']}@{match['ip']}"
-    if head is None:
-        return Line(number, text, process, pid, None, None, text)
-    return Line(number, text, process, pid, head["level"], head["time"], text[head.end() :])
+    end = 0
+    if " pid=" in text:
+        for match in _PROCESS.finditer(text):
+            process, pid = match["name"], match["pid"] if match["ip"] is None else f"{match['pid']}@{match['ip']}"
+            end = match.end()
+    return process, pid, end
+
+
+def _fields(text: str, before: int) -> Mapping[str, object] | None:
+    """Return the fields of a structured logger's record that begins before `before`, None for plain text."""
+    if "{" in text and (match := _JSON.search(text)) and match.start() < before:
+        try:
+            value = json.loads(text[match.start() : text.rindex("}") + 1])
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+    if ('msg="' in text or 'message="' in text) and (match := _LOGFMT.search(text)) and match.start() < before:
+        return {**dict(_LOGFMT_FIELD.findall(text)), "message": _unescaped(match.group(1))}
+    return None
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:
+        return text
+
+
+def _structured(number: int, text: str, fields: Mapping[str, object], nested: int) -> list[Line]:
+    """Return the records of a structured log's object; the message may be a framed text, or an object, of its own."""
+    message = _first(fields, _MESSAGE_KEYS) or ""
+    if trace := _first(fields, ("exc_info",)):
+        message += "\n" + trace
+    level = _first(fields, _LEVEL_KEYS)
+    process = _first(fields, ("vllm_process_name", "processName", "process_name"))
+    pid = _first(fields, ("process", "pid"))
+    level = level.upper() if level else None
+    return [
+        inner._replace(
+            text=text,
+            process=inner.process or process,
+            pid=inner.pid or pid,
+            level=inner.level or level,
+        )
+        for part in message.split("\n")
+        for inner in frame(number, _clean(part), nested=nested + 1)
+    ]
+
+
+def _first(fields: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
+    found = (fields.get(key) for key in keys)
+    return next((str(value) for value in found if isinstance(value, str | int) and value != ""), None)
 
 
 _RANK_PARTS = re.compile(r"(?:DP|PP|TP)\d+")
 _NUMBER = re.compile(r"(?:rank=|-|TP)(\d+)")
 
 
+@lru_cache(maxsize=1024)
 def rank_of(process: str | None) -> str | None:
     """Return the rank that a process name spells out: `Worker_TP1` is TP1, `Worker_PP0_TP1` PP0_TP1.
 

@@ -1,5 +1,7 @@
 """The book of facts: every value under its process, named by rank and reduced to overall values at the end."""
 
+from dataclasses import dataclass, field
+
 from orchestrator.vllm_log.result import LARGEST, Evidence
 
 MAX_PROCESSES = 1024
@@ -10,6 +12,16 @@ ENGINE_FACTS = frozenset(
 )
 
 
+@dataclass(slots=True)
+class Sums:
+    """The book closed: overall facts, facts per rank, the proof of each overall fact, and how others were derived."""
+
+    overall: Facts = field(default_factory=dict)
+    ranks: dict[str, Facts] = field(default_factory=dict)
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    derived: dict[str, str] = field(default_factory=dict)
+
+
 class Ledger:
     """Keeps the last value of each fact of each process, and the line that gave it.
 
@@ -17,49 +29,68 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._books: dict[str, Facts] = {}
-        self._lines: dict[tuple[str, str], Evidence] = {}
-        self._engine: Facts = {}
-        self._engine_lines: dict[str, Evidence] = {}
+        self._books: dict[str, dict[str, tuple[float, Evidence]]] = {}
+        self._engine: dict[str, tuple[float, Evidence]] = {}
         self._in_passing: dict[str, tuple[float, Evidence]] = {}
         self._ranks: dict[str, str] = {}
+        self._assigned: dict[str, tuple[int, int, int]] = {}
 
     def name(self, pid: str | None, rank: str | None) -> None:
         """Note the rank that a line gives its process."""
         if pid is not None and rank is not None and (pid in self._ranks or len(self._ranks) < MAX_PROCESSES):
             self._ranks[pid] = rank
 
+    def assign(self, pid: str | None, place: tuple[int, int, int]) -> None:
+        """Note the data-, pipeline- and tensor-parallel rank that a process was told to be."""
+        if pid is not None and len(self._assigned) < MAX_PROCESSES:
+            self._assigned[pid] = place
+
     def rank_of(self, pid: str | None) -> str | None:
         """Return the rank of a process as far as the log has told it."""
-        return self._ranks.get(pid or "")
+        if pid is None:
+            return None
+        if pid in self._ranks:
+            return self._ranks[pid]
+        if pid not in self._assigned:
+            return None
+        data, pipeline, tensor = self._assigned[pid]
+        places = self._assigned.values()
+        parts = []
+        if any(place[0] for place in places):
+            parts.append(f"DP{data}")
+        if any(place[1] for place in places):
+            parts.append(f"PP{pipeline}")
+        return "_".join((*parts, f"TP{tensor}"))
 
-    def put_in_passing(self, name: str, value: float, evidence: Evidence) -> None:
+    def put_in_passing(self, name: str, value: float, proof: Evidence) -> None:
         """Book a value that counts only when no line says it better: what an error message mentions in passing."""
-        self._in_passing.setdefault(name, (value, evidence))
+        self._in_passing.setdefault(name, (value, proof))
 
-    def put(self, name: str, value: float, pid: str | None, evidence: Evidence) -> None:
+    def put(self, name: str, value: float, pid: str | None, proof: Evidence) -> None:
         """Book a value under its process, or under the engine as a whole."""
         if name in ENGINE_FACTS:
             known = self._engine.get(name)
             # Engines of one server (data parallel, or one line per rank) may differ; the smallest capacity counts.
-            if known is None or (value > known if name in LARGEST else value < known):
-                self._engine[name] = value
-                self._engine_lines[name] = evidence
+            if known is None or _counts_more(name, value, known[0]):
+                self._engine[name] = (value, proof)
             return
         book = pid or ""
         if book not in self._books and len(self._books) >= MAX_PROCESSES:
             return
-        known = self._books.setdefault(book, {}).get(name)
-        if known is not None and round(known, 2) == value:
+        before = self._books.setdefault(book, {}).get(name)
+        if before is not None and round(before[0], 2) == value:
             return  # the same figure again, rounded; the first one is more exact
-        self._books[book][name] = value
-        self._lines[book, name] = evidence
+        self._books[book][name] = (value, proof)
+
+    def engine(self, name: str) -> float | None:
+        """Return what the engine as a whole has told of a fact so far."""
+        return self._engine[name][0] if name in self._engine else None
 
     def _labels(self) -> dict[str, str]:
-        labels = {book: self._ranks[book] for book in self._books if book in self._ranks}
+        labels = {book: rank for book in self._books if (rank := self.rank_of(book)) is not None}
         taken = set(labels.values())
         # The driver has no prefix and is the first rank; workers whose names do not tell follow as they appeared.
-        unnamed = sorted((book for book in self._books if book not in self._ranks), key=lambda book: book != "")
+        unnamed = sorted((book for book in self._books if book not in labels), key=lambda book: book != "")
         index = 0
         for book in unnamed:
             while f"TP{index}" in taken:
@@ -68,31 +99,44 @@ class Ledger:
             taken.add(labels[book])
         return labels
 
-    def reduce(self) -> tuple[Facts, dict[str, Facts], dict[str, Evidence], dict[str, str]]:
-        """Return overall facts, facts per rank, the evidence of each overall fact, and what was derived and how."""
-        derived: dict[str, str] = {}
-        ranks: dict[str, Facts] = {}
-        lines: dict[tuple[str, str], Evidence] = {}
-        for book, label in self._labels().items():
-            for name, value in self._books[book].items():
-                ranks.setdefault(label, {})[name] = value
-                lines[label, name] = self._lines[book, name]
-        for facts in ranks.values():
-            if "non_torch_gib" not in facts and {"consumed_gib", "weights_gib"} <= facts.keys():
-                facts["non_torch_gib"] = round(facts["consumed_gib"] - facts["weights_gib"], 4)
-                derived["non_torch_gib"] = "consumed_gib - weights_gib"
-        overall: Facts = {}
-        evidence: dict[str, Evidence] = {}
-        for rank, facts in ranks.items():
+    def close(self) -> Sums:
+        """Reduce the books: per rank, and over ranks the largest of what is used, the smallest of what is left."""
+        sums = Sums()
+        proofs: dict[tuple[str, str], Evidence] = {}
+        for book, rank in self._labels().items():
+            for name, (value, proof) in self._books[book].items():
+                sums.ranks.setdefault(rank, {})[name] = value
+                proofs[rank, name] = proof
+        _derive(sums)
+        chosen: dict[str, Evidence] = {}
+        for rank, facts in sums.ranks.items():
             for name, value in facts.items():
-                known = overall.get(name)
-                if known is None or (value > known if name in LARGEST else value < known):
-                    overall[name] = value
-                    if (rank, name) in lines:
-                        evidence[name] = lines[rank, name]
-        for name, (value, line) in self._in_passing.items():
-            if name not in overall:
-                overall[name], evidence[name] = value, line
-        overall.update(self._engine)
-        evidence.update(self._engine_lines)
-        return overall, ranks, evidence, derived
+                if name not in sums.overall or _counts_more(name, value, sums.overall[name]):
+                    sums.overall[name] = value
+                    if (rank, name) in proofs:
+                        chosen[name] = proofs[rank, name]
+        for name, (value, proof) in {
+            **{n: v for n, v in self._in_passing.items() if n not in sums.overall},
+            **self._engine,
+        }.items():
+            sums.overall[name], chosen[name] = value, proof
+        sums.evidence = chosen
+        return sums
+
+
+def _counts_more(name: str, value: float, known: float) -> bool:
+    return value > known if name in LARGEST else value < known
+
+
+def _derive(sums: Sums) -> None:
+    """Compute what a version merges with something else, and say how."""
+    for facts in sums.ranks.values():
+        if "non_torch_gib" not in facts and {"consumed_gib", "weights_gib"} <= facts.keys():
+            facts["non_torch_gib"] = round(facts["consumed_gib"] - facts["weights_gib"], 4)
+            sums.derived["non_torch_gib"] = "consumed_gib - weights_gib"
+    # Without a line of its own the size is what the engine says at the end to have in use.
+    if not any("kv_cache_gib" in facts for facts in sums.ranks.values()):
+        for facts in sums.ranks.values():
+            if "kv_cache_in_use_gib" in facts:
+                facts["kv_cache_gib"] = facts["kv_cache_in_use_gib"]
+                sums.derived["kv_cache_gib"] = "kv_cache_in_use_gib"

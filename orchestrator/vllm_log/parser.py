@@ -1,24 +1,29 @@
 """The incremental parser: bytes in, events out as soon as they are known, start-ups at the end."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.vllm_log.framing import BlockSplitter, clean, frame
+from orchestrator.vllm_log.marks import SIMULATOR
 from orchestrator.vllm_log.result import StartUp
-from orchestrator.vllm_log.scan import interesting_lines
+from orchestrator.vllm_log.rules import SCANNER
 from orchestrator.vllm_log.startup import StartUpReader
-from orchestrator.vllm_log.wordings import SIMULATOR
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# Passes over a block that stays in the processor's cache are fast, and a block's hits take little memory.
+BLOCK_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something the log just told: `ready`, `failure` or `stage`; `value` is the kind or the stage's name."""
+class Event(NamedTuple):
+    """Something the log just told: `ready`, `failure`, `stage` or `fact`.
+
+    `value` is the kind, the stage's name or the fact's name; `figure` is the fact's value.
+    """
 
     name: str
     value: str
     line_number: int
+    figure: float | None = None
 
 
 class LogParser:
@@ -33,8 +38,12 @@ class LogParser:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Read more bytes; returns what became known, in order."""
-        block = self._splitter.feed(chunk)
-        return list(self._block(block)) if block else []
+        events: list[Event] = []
+        for start in range(0, len(chunk), BLOCK_BYTES):
+            part = chunk[start : start + BLOCK_BYTES] if len(chunk) > BLOCK_BYTES else chunk
+            if block := self._splitter.feed(part):
+                events += self._block(block)
+        return events
 
     def close(self) -> list[StartUp]:
         """End the log; returns every start-up found, at least one."""
@@ -49,17 +58,17 @@ class LogParser:
         return self._reader.result()
 
     def _block(self, block: bytes) -> Iterator[Event]:
-        for number, raw in interesting_lines(block, self._count):
+        for number, raw, rules in SCANNER.lines(block, self._count):
             text = clean(raw)
-            if SIMULATOR.match(text):
+            if rules.simulator and SIMULATOR.match(text):
                 self._simulated = self._reader.simulated = True
                 continue
-            line = frame(number, text)
-            if self._reader.ends_before(line):
-                self._finished.append(self._reader.result())
-                self._reader = StartUpReader(len(self._finished) + 1, simulated=self._simulated)
-            for name, value in self._reader.read(line):
-                yield Event(name, value, number)
+            for line in frame(number, text):
+                if self._reader.ends_before(line, rules):
+                    self._finished.append(self._reader.result())
+                    self._reader = StartUpReader(len(self._finished) + 1, simulated=self._simulated)
+                for name, value, figure in self._reader.read(line, rules):
+                    yield Event(name, value, number, figure)
         self._count += block.count(b"\n")
 
 

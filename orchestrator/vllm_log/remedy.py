@@ -41,7 +41,8 @@ def remedy_for(
             f"--max-model-len {int(numbers['derived_max_model_len'])} is the most that the model's config.json allows"
         )
     if kind == "config.parallelism" and "attention_heads" in numbers:
-        heads, size = int(numbers["attention_heads"]), int(numbers["tensor_parallel_size"])
+        heads = int(numbers["attention_heads"])
+        size = int(numbers.get("tensor_parallel_size", tensor_parallel_size or 1))
         if not 0 < heads <= MOST_HEADS:
             return REMEDIES[kind]
         fitting = [count for count in range(1, heads + 1) if heads % count == 0]

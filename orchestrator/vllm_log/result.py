@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.vllm_log.redact import redact
+
 # Over several ranks the overall fact is the largest of these, the smallest of all others.
 LARGEST = frozenset(
     {
@@ -11,45 +13,93 @@ LARGEST = frozenset(
         "activation_gib",
         "non_torch_gib",
         "consumed_gib",
+        "non_kv_cache_gib",
+        "torch_peak_gib",
+        "load_peak_gib",
+        "external_weights_gib",
+        "mm_decode_reserve_gib",
         "cuda_graph_gib",
         "cuda_graph_estimated_gib",
+        "encoder_graph_gib",
+        "encoder_cache_tokens",
+        "encoder_items",
+        "cpu_blocks",
+        "cpu_offload_gib",
+        "checkpoint_gib",
         "model_load_seconds",
+        "profile_seconds",
         "compile_seconds",
         "graph_capture_seconds",
         "engine_init_seconds",
     }
 )
-WHOLE_NUMBERS = frozenset({"kv_cache_tokens", "kv_cache_blocks", "concurrency_tokens"})
+WHOLE_NUMBERS = frozenset(
+    {"kv_cache_tokens", "kv_cache_blocks", "concurrency_tokens", "cpu_blocks", "encoder_cache_tokens", "encoder_items"}
+)
 # The order in which facts are printed.
 FACTS = (
     "weights_gib",
     "activation_gib",
     "non_torch_gib",
     "consumed_gib",
+    "non_kv_cache_gib",
+    "torch_peak_gib",
+    "load_peak_gib",
     "cuda_graph_gib",
     "cuda_graph_estimated_gib",
+    "encoder_graph_gib",
+    "encoder_cache_tokens",
+    "encoder_items",
     "kv_cache_gib",
+    "kv_cache_in_use_gib",
     "kv_cache_tokens",
     "kv_cache_blocks",
+    "cpu_blocks",
     "max_concurrency",
     "concurrency_tokens",
     "device_total_gib",
     "device_free_gib",
     "requested_gib",
     "utilization_ratio",
+    "free_after_profile_gib",
+    "free_in_request_gib",
+    "external_weights_gib",
+    "mm_decode_reserve_gib",
+    "cpu_offload_gib",
+    "checkpoint_gib",
     "model_load_seconds",
+    "profile_seconds",
     "compile_seconds",
     "graph_capture_seconds",
     "engine_init_seconds",
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Evidence:
-    """The redacted line that proves a fact or a failure; lines count from 1."""
+    """The line that proves a fact or a failure; lines count from 1.
 
-    line_number: int
-    line: str
+    Only `line`, which is redacted, is for use: redacting costs more than reading, and most lines are never asked for.
+    """
+
+    __slots__ = ("_raw", "line_number")
+
+    def __init__(self, line_number: int, raw: str) -> None:
+        self.line_number = line_number
+        self._raw = raw
+
+    def __repr__(self) -> str:
+        return f"Evidence({self.line_number}, {self.line!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Evidence) and (self.line_number, self._raw) == (other.line_number, other._raw)
+
+    def __hash__(self) -> int:
+        return hash((self.line_number, self._raw))
+
+    @property
+    def line(self) -> str:
+        """Return the line with every secret taken out."""
+        return redact(self._raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +119,40 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """An identity that must hold between facts; `residual_gib` is what is left over, None when not checkable."""
+    """An identity that must hold between facts; `residual` is what is left over, in `unit` (gib, tokens, blocks).
+
+    `of` names the fact that ranks were compared by; `rank` is None for the engine as a whole.
+    """
 
     name: str
     rank: str | None
-    residual_gib: float
+    residual: float
     ok: bool
+    unit: str = "gib"
+    of: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """Return what is left over with its unit, for people."""
+        unit = "GiB" if self.unit == "gib" else self.unit
+        digits = 2 if self.unit == "gib" else 0
+        return f"{round(self.residual, digits) + 0.0:+.{digits}f} {unit}"
+
+    @property
+    def subject(self) -> str:
+        """Return what was checked: the name, the fact compared, the rank."""
+        return " ".join(part for part in (self.name, self.of, self.rank) if part)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the check as it is printed and stored; the unit is in the residual's name."""
+        extra = {} if self.of is None else {"of": self.of}
+        return {
+            "name": self.name,
+            "rank": self.rank,
+            f"residual_{self.unit}": round(self.residual, 4),
+            "ok": self.ok,
+            **extra,
+        }
 
 
 @dataclass(slots=True)
@@ -95,6 +173,16 @@ class StartUp:
     derived: dict[str, str] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     evidence: dict[str, Evidence] = field(default_factory=dict)
+    settings: dict[str, str | int | float | bool] = field(default_factory=dict)
+    meaning: dict[str, str] = field(default_factory=dict)
+    phases: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """Say how far it came: `ready`, `died`, `interrupted`, or `starting` when the log ends before any of them."""
+        if self.failure is not None:
+            return "interrupted" if self.failure.kind == "interrupted" else "died"
+        return {True: "ready", False: "died", None: "starting"}[self.engine_ready]
 
     @property
     def tells_something(self) -> bool:
@@ -111,6 +199,7 @@ class StartUp:
             "platform": self.platform,
             "simulated": self.simulated,
             "engine_ready": self.engine_ready,
+            "state": self.state,
             "failure": None
             if failure is None
             else {
@@ -125,10 +214,10 @@ class StartUp:
             "facts": _printed(self.facts),
             "ranks": [{"rank": rank, **_printed(facts)} for rank, facts in sorted(self.ranks.items())],
             "derived": dict(self.derived),
-            "checks": [
-                {"name": check.name, "rank": check.rank, "residual_gib": round(check.residual_gib, 4), "ok": check.ok}
-                for check in self.checks
-            ],
+            "meaning": dict(self.meaning),
+            "settings": dict(self.settings),
+            "phases": [{"moment": moment, **figures} for moment, figures in self.phases.items()],
+            "checks": [check.to_json() for check in self.checks],
             "evidence": {
                 name: {"line_number": item.line_number, "line": item.line} for name, item in self.evidence.items()
             },

@@ -1,153 +1,257 @@
 """One start-up while its lines come in: settings, stages, facts, and whether it is over."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 
-from orchestrator.vllm_log.checks import budget_checks
-from orchestrator.vllm_log.diagnosis import Diagnosis
+from orchestrator.vllm_log.checks import identity_checks
+from orchestrator.vllm_log.diagnosis import Diagnosis, Known
+from orchestrator.vllm_log.evidence import proof_of
 from orchestrator.vllm_log.framing import Line, rank_of
 from orchestrator.vllm_log.ledger import Ledger
-from orchestrator.vllm_log.redact import redact
-from orchestrator.vllm_log.result import Evidence, StartUp
-from orchestrator.vllm_log.wordings import (
-    CAPTURING,
+from orchestrator.vllm_log.marks import (
+    ASSIGNED,
     ENGINE_START,
     ENGINE_UP,
-    LOADING,
+    GLOBAL_RANK,
+    GRAPH_ESTIMATE,
+    NEEDLES,
     PLATFORM,
-    READY,
     START,
-    UNIT,
-    UNIT_GIB,
     VERSION,
-    WORDINGS,
-    Wording,
-    number,
+    Mark,
 )
+from orchestrator.vllm_log.meaning import meaning_of
+from orchestrator.vllm_log.phases import MOST_PHASES, read_peak, read_phase
+from orchestrator.vllm_log.result import StartUp
+from orchestrator.vllm_log.rules import Rules
+from orchestrator.vllm_log.settings import Setting, read_settings
+from orchestrator.vllm_log.wordings import Stage, Wording
 
-MAX_EVIDENCE_CHARACTERS = 2000
 MAX_ENGINES = 256
-
-_TP = re.compile(r"'?tensor_parallel_size'?[=:]\s*(\d{1,6})")
-_BLOCK = re.compile(r"'?block_size'?[=:]\s*(\d{1,6})")
-_GRAPHS_APPLIED = re.compile(r"CUDA graph memory profiling (?:is (enabled|disabled)|will be enabled)")
-
-
-def evidence(line: Line) -> Evidence:
-    """Return a line as it may be kept: redacted and of bounded length."""
-    text = line.text
-    if len(text) > MAX_EVIDENCE_CHARACTERS:
-        text = text[:MAX_EVIDENCE_CHARACTERS] + " [cut]"
-    return Evidence(line.number, redact(text))
+# Name and value of an event, and the figure of a fact.
+Told = tuple[str, str, float | None]
+_TOKENS = "kv_cache_tokens"
 
 
 class StartUpReader:
     """Reads the lines of one start-up in order; `result()` says at any time what is known."""
 
-    def __init__(self, number_: int, *, simulated: bool = False) -> None:
-        self._number = number_
+    def __init__(self, number: int, *, simulated: bool = False) -> None:
+        self._number = number
         self.simulated = simulated
         self._version: str | None = None
         self._platform: str | None = None
         self._ready = False
         self._engine_up = False
         self._engines: dict[str, str | None] = {}
-        self._tensor_parallel_size: int | None = None
-        self._block_size: int | None = None
+        self._cores: dict[str, str] = {}
+        self._settings: dict[str, Setting] = {}
         self._graph_estimate_applied: bool | None = None
+        self._profiling_skipped = False
+        self._phases: dict[str, dict[str, float]] = {}
+        self._bare_stage = Stage.CONFIG
         self._ledger = Ledger()
         self._diagnosis = Diagnosis()
+        self._on: dict[Mark, Callable[[Line], None]] = {
+            Mark.VERSION: self._on_version,
+            Mark.PLATFORM: self._on_platform,
+            Mark.ENGINE_START: self._on_engine_start,
+            Mark.LOADING: self._on_loading,
+            Mark.CAPTURING: self._on_capturing,
+            Mark.ENGINE_UP: self._on_engine_up,
+            Mark.READY: self._on_ready,
+            Mark.TRACEBACK: self._on_traceback,
+            Mark.FRAME: self._on_frame,
+            Mark.SETTING: self._on_setting,
+            Mark.GRAPH_ESTIMATE: self._on_graph_estimate,
+            Mark.RANK: self._on_rank,
+            Mark.PHASE: self._on_phase,
+        }
 
-    def ends_before(self, line: Line) -> bool:
-        """Say whether this line begins another start-up: a new server, or an engine of a name that had its start."""
-        over = self._ready or self._engine_up or self._diagnosis.failed
-        if not over:
-            return False
-        if START.search(line.text):
+    def ends_before(self, line: Line, rules: Rules) -> bool:
+        """Say whether this line begins another start-up: a new server, or an engine of a name that had its start.
+
+        Words copied without their frame have neither: there, a figure of an earlier stage begins another one.
+        """
+        if line.bare and self._begins_bare(line, rules):
             return True
+        if self._diagnosis.failed and rules.wordings and (line.process or "").startswith("EngineCore"):
+            # The same engine under another pid: it was started again, whatever the log left out in between.
+            pid = self._cores.get(line.process or "")
+            if pid is not None and pid != line.pid:
+                return True
+        if not (self._ready or self._engine_up or self._diagnosis.failed):
+            return False
+        if not rules.starts:
+            return False
+        if START.search(line.words):
+            return True
+        if not ENGINE_START.search(line.words):
+            return False
         known = self._engines.get(line.process or "", line.pid)
-        again = line.process is None and "" in self._engines
-        return bool(ENGINE_START.search(line.text)) and (known != line.pid or again)
+        return known != line.pid or (line.process is None and "" in self._engines)
 
-    def read(self, line: Line) -> Iterator[tuple[str, str]]:
-        """Read a line; yields the name and value of what it told."""
-        text = line.text
-        self._settings(line)
+    def _begins_bare(self, line: Line, rules: Rules) -> bool:
+        if self._bare_stage > _bare_stage(line, rules) > Stage.CONFIG:
+            return True
+        known = self._ledger.engine("kv_cache_tokens")
+        if known is None:
+            return False
+        told = [value for one in rules.wordings for name, value, _ in one.template.read(line.words) if name == _TOKENS]
+        return any(value != known for value in told)
+
+    def read(self, line: Line, rules: Rules) -> list[Told]:
+        """Read a line by the rules of its anchors; returns what it told, in order."""
+        told: list[Told] = []
         before = self._diagnosis.stage
         self._ledger.name(line.pid, rank_of(line.process))
-        if LOADING.search(text):
-            self._diagnosis.enter("load")
-        if CAPTURING.search(text):
-            self._diagnosis.enter("graph_capture")
-        if ENGINE_UP.search(text):
-            self._engine_up = True
-        if READY.search(text) and not self._ready:
-            self._ready = True
-            self._diagnosis.enter("runtime")
-            yield "ready", ""
-        for wording in WORDINGS:
-            if wording.needle in text:
-                self._facts(wording, line)
-        if self._diagnosis.stage != before:
-            yield "stage", self._diagnosis.stage
-        kind = self._diagnosis.read(line)
-        if kind is not None:
-            yield "failure", kind
+        if line.process is not None and line.pid is not None and len(self._cores) < MAX_ENGINES:
+            self._cores.setdefault(line.process, line.pid)
+        for wording in rules.wordings:
+            if wording.template.needle in line.words:
+                self._figures(wording, line, told)
+        was_ready = self._ready
+        for mark in rules.marks:
+            self._on[mark](line)
+        if self._ready and not was_ready:
+            told.append(("ready", "", None))
+        if self._diagnosis.stage is not before:
+            told.append(("stage", self._diagnosis.stage.name.lower(), None))
+        if (rules.causes or rules.deadly) and not (rules.frame and self._diagnosis.frame(line)):
+            kind = self._diagnosis.read(line, rules.causes, deadly=rules.deadly)
+            if kind is not None:
+                told.append(("failure", kind, None))
+        return told
 
-    def _settings(self, line: Line) -> None:
-        text = line.text
-        if self._version is None and (match := VERSION.search(text)):
+    def _figures(self, wording: Wording, line: Line, told: list[Told]) -> None:
+        figures = wording.template.read(line.words)
+        if not figures:
+            return
+        proof = proof_of(line)
+        for name, value, _ in figures:
+            if wording.reached is not None:
+                self._diagnosis.enter(wording.reached)
+                if line.bare:
+                    self._bare_stage = max(self._bare_stage, wording.reached)
+            if not name:
+                continue
+            gib = value * wording.scale
+            if wording.in_passing:
+                self._ledger.put_in_passing(name, gib, proof)
+            else:
+                self._ledger.put(name, gib, line.pid, proof)
+            told.append(("fact", name, gib))
+        if wording.given:
+            self._profiling_skipped = True
+
+    def _on_version(self, line: Line) -> None:
+        if self._version is None and (match := VERSION.search(line.words)):
             self._version = match.group(1).rstrip(".")
-        if match := PLATFORM.search(text):
+
+    def _on_platform(self, line: Line) -> None:
+        if match := PLATFORM.search(line.words):
             self._platform = match.group(1)
-        if self._tensor_parallel_size is None and (match := _TP.search(text)):
-            self._tensor_parallel_size = int(match.group(1))
-        if self._block_size is None and (match := _BLOCK.search(text)):
-            self._block_size = int(match.group(1))
-        if match := _GRAPHS_APPLIED.search(text):
-            self._graph_estimate_applied = match.group(1) == "enabled"
-        if ENGINE_START.search(text) and len(self._engines) < MAX_ENGINES:
+
+    def _on_engine_start(self, line: Line) -> None:
+        if ENGINE_START.search(line.words) and len(self._engines) < MAX_ENGINES:
             self._engines[line.process or ""] = line.pid
 
-    def _facts(self, wording: Wording, line: Line) -> None:
-        for match in wording.pattern.finditer(line.text):
-            self._diagnosis.after(wording.name)
-            groups = match.groups()
-            for place, (name, text) in enumerate(zip(wording.names, groups, strict=True)):
-                if name is None or name == UNIT or text is None:
-                    continue
-                value = number(text)
-                if value is None:
-                    continue
-                unit = groups[place + 1] if wording.names[place + 1 : place + 2] == (UNIT,) else None
-                scale = UNIT_GIB[unit] if unit is not None else wording.scale
-                if wording.in_passing:
-                    self._ledger.put_in_passing(name, value * scale, evidence(line))
-                else:
-                    self._ledger.put(name, value * scale, line.pid, evidence(line))
+    def _on_setting(self, line: Line) -> None:
+        self._settings.update(read_settings(line.words))
+
+    def _on_graph_estimate(self, line: Line) -> None:
+        if match := GRAPH_ESTIMATE.search(line.words):
+            self._graph_estimate_applied = match.group(1) == "enabled"
+
+    def _on_traceback(self, line: Line) -> None:
+        if _says(Mark.TRACEBACK, line.words):
+            self._diagnosis.traceback(line)
+
+    def _on_frame(self, line: Line) -> None:
+        self._diagnosis.frame(line)
+
+    def _on_loading(self, line: Line) -> None:
+        if _says(Mark.LOADING, line.words):
+            self._diagnosis.enter(Stage.LOAD)
+
+    def _on_capturing(self, line: Line) -> None:
+        if _says(Mark.CAPTURING, line.words):
+            self._diagnosis.enter(Stage.GRAPH_CAPTURE)
+
+    def _on_engine_up(self, line: Line) -> None:
+        if ENGINE_UP.search(line.words):
+            self._engine_up = True
+
+    def _on_ready(self, line: Line) -> None:
+        if not self._ready and _says(Mark.READY, line.words):
+            self._ready = True
+            self._diagnosis.enter(Stage.RUNTIME)
+
+    def _on_rank(self, line: Line) -> None:
+        if match := ASSIGNED.search(line.words):
+            data, pipeline, tensor = (int(group) for group in match.groups())
+            self._ledger.assign(line.pid, (data, pipeline, tensor))
+        elif match := GLOBAL_RANK.search(line.words):
+            world, rank = int(match.group(1)), int(match.group(2))
+            size = self._whole("tensor_parallel_size") or world
+            if size > 1 and rank < world:
+                self._ledger.assign(line.pid, (0, rank // size, rank % size))
+
+    def _on_phase(self, line: Line) -> None:
+        if found := read_phase(line.words):
+            moment, quantity, gib = found
+            if moment in self._phases or len(self._phases) < MOST_PHASES:
+                self._phases.setdefault(moment, {})[quantity] = gib
+            if line.bare and moment.startswith("after"):
+                self._bare_stage = max(self._bare_stage, Stage.PROFILE)
+        elif (peak := read_peak(line.words)) is not None and self._phases:
+            self._phases[next(reversed(self._phases))]["peak_activation_memory_gib"] = peak
+
+    def _whole(self, name: str) -> int | None:
+        value = self._settings.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def result(self) -> StartUp:
         """Return the start-up as far as the log has told it."""
-        facts, ranks, lines, derived = self._ledger.reduce()
+        sums = self._ledger.close()
         up = self._ready or self._engine_up
-        failure = self._diagnosis.conclude(
+        known = Known(
             up=up,
-            facts=facts,
-            kv_line=lines.get("kv_cache_gib"),
+            facts=sums.overall,
+            kv_line=sums.evidence.get("kv_cache_gib"),
             rank_of=self._ledger.rank_of,
-            tensor_parallel_size=self._tensor_parallel_size,
-            block_size=self._block_size,
+            tensor_parallel_size=self._whole("tensor_parallel_size"),
+            block_size=self._whole("block_size"),
         )
-        return StartUp(
+        start_up = StartUp(
             number=self._number,
             vllm_version=self._version,
             platform=self._platform,
             simulated=self.simulated,
             engine_ready=True if up else (False if self._diagnosis.failed else None),
-            failure=failure,
-            facts=facts,
-            ranks=ranks,
-            derived=derived,
-            checks=budget_checks(self._version, ranks, graph_estimate_applied=self._graph_estimate_applied),
-            evidence=lines,
+            failure=self._diagnosis.conclude(known),
+            facts=sums.overall,
+            ranks=sums.ranks,
+            derived=sums.derived,
+            evidence=sums.evidence,
+            settings=dict(self._settings),
+            phases={moment: dict(figures) for moment, figures in self._phases.items()},
         )
+        start_up.meaning = meaning_of(
+            start_up, estimate_applied=self._graph_estimate_applied, profiling_skipped=self._profiling_skipped
+        )
+        start_up.checks = identity_checks(start_up)
+        return start_up
+
+
+def _says(mark: Mark, words: str) -> bool:
+    return any(needle in words for needle in NEEDLES[mark])
+
+
+def _bare_stage(line: Line, rules: Rules) -> Stage:
+    """Return the stage that a line copied without its frame belongs to; CONFIG when it tells none."""
+    for wording in rules.wordings:
+        if wording.reached is not None and not wording.in_passing and wording.template.pattern.search(line.words):
+            return wording.reached
+    if (found := read_phase(line.words)) is not None:
+        return Stage.LOAD if found[0].startswith("before") else Stage.PROFILE
+    return Stage.CONFIG

@@ -1,0 +1,290 @@
+"""Lines that prove a failure, by root cause, as templates (see `template`). Consequences are in `marks`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.vllm_log.template import Template, compile_template
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One failing line: its kind and the numbers in it.
+
+    `order` decides between two that match one line: the smaller. A `weak` cause is taken only when the engine did
+    not come up and no strong one is in the log.
+    """
+
+    kind: str
+    template: Template
+    order: int
+    weak: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    kind: str
+    texts: tuple[str, ...]
+    weak: bool = False
+    before: str = ""
+    after: str = ""
+    needle: str | None = None
+
+
+_TABLE: tuple[_Row, ...] = (
+    # --- KV cache
+    _Row(
+        "kv.context_too_long",
+        (
+            # 0.22+, 0.8.3-0.21, 0.7.0-0.8.2
+            "To serve at least one request with the model's max seq len ({max_model_len}), ({needed_gib} GiB KV cache "
+            "is needed, which is larger than the available KV cache memory ({available_gib} GiB)",
+            "To serve at least one request with the models's max seq len ({max_model_len}), ({needed_gib} GiB KV cache "
+            "is needed, which is larger than the available KV cache memory ({available_gib} GiB)",
+            "To serve at least one request with the models's max seq len ({max_model_len}), ({needed_gib} GB KV cache "
+            "is needed, which is larger than the available KV cache memory ({available_gib} GB)",
+        ),
+    ),
+    _Row(
+        "kv.context_too_long",
+        (
+            "The model's max seq len ({max_model_len}) is larger than the maximum number of tokens that can be stored "
+            "in KV cache ({estimated_max_model_len})",
+        ),
+    ),
+    # The message itself may stand alone on a line, or behind the exception's name; quoted source has a quote first.
+    _Row("kv.no_room", ("No available memory for the cache blocks",), before=r"(?:Error: |Value error, |^\s*)"),
+    _Row("kv.no_room", ("Cannot auto-fit max_model_len: not enough GPU memory",)),
+    _Row("kv.no_room", ("leaving none for the KV cache",)),
+    _Row("kv.no_room", ("is less than requested memory for kv (-",)),
+    _Row("kv.no_room", ("GiB is available for the KV cache. Reduce mm_ipc_gpu_memory_gb",)),
+    _Row("kv.no_room", ("max_num_seqs ({}) exceeds available Mamba cache blocks",)),
+    # --- the device was not free
+    _Row(
+        "gpu.busy",
+        (
+            "Free memory on device{*} ({free_gib}/{total_gib} GiB) on startup is less than {*} ({utilization_ratio}, "
+            "{requested_gib} GiB)",
+            "Available memory on node {} ({free_gib}/{total_gib} GiB) on startup is less than {*} "
+            "({utilization_ratio}, {requested_gib} GiB)",
+        ),
+        needle="GiB) on startup is less than",
+    ),
+    _Row("gpu.busy", ("on kv cache allocation is less than requested memory for kv (",)),
+    _Row("gpu.busy", ("Externally held weights on device",)),
+    _Row("gpu.busy", ("Error in memory profiling. ",)),
+    # --- accelerator out of memory
+    _Row("oom.warmup", ("out of memory occurred when warming up",)),
+    _Row("oom.load", ("Failed to load model - not enough GPU memory",)),
+    _Row("oom.load", ("The required memory size {*} for model is higher than the total available device memory",)),
+    _Row("oom.profile", ("The error occurred during profile run. This might be due to insufficient GPU memory",)),
+    _Row("oom", ("out of memory. Tried to allocate",), before=r"(?:CUDA|HIP|XPU|NPU|HPU) "),
+    _Row("oom", ("OutOfMemoryError: ",)),
+    _Row("oom", ("Error: CUDA error: out of memory", "Error: out of memory", "Error: HIP error: out of memory")),
+    _Row("oom", ("UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "RESOURCE_EXHAUSTED: ")),
+    _Row("oom.graph_capture", ("ACL graph capture failed with a known stream-resource exhaustion",)),
+    # --- devices
+    _Row(
+        "gpu.hardware",
+        (
+            "NVRM: Xid",
+            "uncorrectable ECC error",
+            "GPU has fallen off the bus",
+            "GPU is lost",
+            "ECC error encountered",
+            "unspecified launch failure",
+            "system not yet initialized",
+        ),
+    ),
+    _Row(
+        "gpu.insufficient",
+        (
+            "World size ({world_size}) is larger than the number of available GPUs ({available_gpus})",
+            "Tensor parallel size ({world_size}) cannot be larger than the number of available GPUs ({available_gpus})",
+            "local_world_size ({world_size}) must be less than or equal to the number of visible devices "
+            "({available_gpus})",
+            "please ensure that world_size ({world_size}) is less than than max local gpu count ({available_gpus})",
+        ),
+    ),
+    _Row(
+        "gpu.insufficient",
+        (
+            "please ensure that world_size (",
+            "DP adjusted local rank {} is out of bounds",
+            "DP adjusted local rank is out of bounds",
+            "invalid device ordinal",
+            "exceeds the total number of available",
+            "must be less than or equal to the number of visible devices",
+            "Not enough resources to allocate",
+            "Not enough total available nodes",
+            "exceeds assigned_physical_gpu_ids count",
+            "is out of bounds for assigned_physical_gpu_ids",
+            "Found no NVIDIA driver on your system",
+            "No CUDA GPUs are available",
+        ),
+    ),
+    # --- arguments
+    _Row("config.argument", ("error: unrecognized arguments: ",), after=r"(?!.*\{)"),
+    _Row(
+        "config.argument",
+        ("vllm: error: ", "vllm serve: error: ", "api_server.py: error: ", "__main__.py: error: "),
+        after=r"(?!unrecognized)",
+    ),
+    _Row(
+        "config.context_exceeds_model",
+        (
+            "User-specified max_model_len ({max_model_len}) is greater than the derived max_model_len "
+            "({w}={derived_max_model_len}",
+            "User-specified max_model_len ({max_model_len}) is greater than",
+        ),
+        needle="User-specified max_model_len (",
+    ),
+    _Row(
+        "config.parallelism",
+        (
+            "Total number of attention heads ({attention_heads}) must be divisible by tensor parallel size "
+            "({tensor_parallel_size})",
+            "Total number of attention heads ({attention_heads}) must be divisible",
+        ),
+    ),
+    _Row(
+        "config.parallelism",
+        (
+            "AssertionError: {} is not divisible by {}",
+            "Pipeline parallelism is not supported",
+            "must be divisible by tensor_parallel_size",
+        ),
+    ),
+    _Row("config.parallelism", ("is not divisible",), before=r"Weight (?:in|out)put_size_per_partition.{0,200}?"),
+    _Row(
+        "config.argument",
+        (
+            "GPU memory utilization must be less than 1",
+            "max_num_batched_tokens ({}) is smaller than max_model_len",
+            "max_num_batched_tokens ({}) must be greater than or equal to max_num_seqs",
+            "GiB total CPU memory is allocated for the swap space",
+            "No valid cudagraph sizes after rounding",
+        ),
+    ),
+    _Row(
+        "config.unsupported",
+        (
+            "are not supported for now",
+            "failed to be inspected",
+            "does not recognize this architecture",
+            "has no vLLM implementation",
+            "Unknown quantization method",
+            "Invalid quantization method",
+            "is not supported for the current GPU",
+            "is not supported for quantization method",
+            "does not match the quantization method",
+            "is only supported on GPUs with compute capability",
+            "No valid attention backend found",
+            "Selected backend {w} is not valid",
+            "Failed to infer device type",
+            "no kernel image is available",
+            "Please pass the argument `trust_remote_code=True`",
+            "Failed to load the model config. If the model is a custom model",
+            "Sleep mode is not supported on current platform",
+            "Alloc sq cq fail",
+            "NVIDIA driver on your system is too old",
+            "CUDA driver version is insufficient",
+            "forward compatibility was attempted on non supported HW",
+            "is only supported on CUDA devices",
+        ),
+    ),
+    _Row(
+        "config.unsupported",
+        ("No platform detected, vLLM is running on UnspecifiedPlatform",),
+        after=r".*(?:failed|Error)",
+    ),
+    # --- the model
+    # The hub answers 401 for a name that does not exist, too.
+    _Row("model.missing", ("Repository Not Found for url", "RepositoryNotFoundError")),
+    _Row(
+        "model.access",
+        (
+            "Access to model {w} is restricted",
+            "Cannot access gated repo",
+            "You are trying to access a gated repo",
+            "GatedRepoError",
+            "401 Client Error",
+            "403 Client Error",
+        ),
+    ),
+    _Row(
+        "model.missing",
+        (
+            "is not a local folder and is not a valid model identifier",
+            "Invalid repository ID or local directory specified",
+            "404 Client Error",
+            "does not appear to have a file named",
+            "Cannot find any model weights with",
+            "Cannot find any safetensors model weights with",
+            "Can't load image processor for",
+            "Can't load tokenizer for",
+            "Can't load the configuration of",
+            "Can't load feature extractor for",
+            "HFValidationError",
+        ),
+    ),
+    _Row(
+        "model.unreachable",
+        (
+            "couldn't connect to 'http",
+            "couldn't connect to http",
+            "We couldn't connect to",
+            "LocalEntryNotFoundError",
+            "MaxRetryError",
+            "outgoing traffic has been disabled",
+            "Failed to resolve '",
+        ),
+    ),
+    _Row("model.unreachable", ("Name or service not known",), after=r".*huggingface"),
+    # --- communication
+    _Row("comm.failure", ("NCCL error", "NCCL Error"), after=r"(?: in| \d+)?:? (?!\{)"),
+    _Row(
+        "comm.failure",
+        (
+            "DistBackendError",
+            "ncclSystemError",
+            "ncclUnhandledCudaError",
+            "ncclInternalError",
+            "HCCL error",
+            "HCCL function error",
+            "RCCL error",
+            "Gloo connectFullMesh failed",
+            "Watchdog caught collective operation timeout",
+            "DistNetworkError",
+            "DistStoreError",
+            "Failed to load NCCL library",
+        ),
+    ),
+    # --- the host, and what Kubernetes says
+    _Row(
+        "host.oom",
+        ("Insufficient space in /dev/shm", "Cannot allocate memory", "OOMKilled", "out of memory: Killed process"),
+    ),
+    _Row("host.oom", ("MemoryError",), before=r"(?:^|[\s:])", after=r"\s*$"),
+    _Row("pod.image", ("ErrImagePull", "ImagePullBackOff", "Failed to pull image")),
+    _Row("host.oom", ("died unexpectedly (exit code: -9)",), weak=True),
+    _Row("hang", ("Timed out waiting for engine core processes to start",), weak=True),
+    _Row("engine.died", ("OSError: [Errno 98] Address already in use", "No space left on device"), weak=True),
+    _Row("config.unsupported", ("NotImplementedError: ",), weak=True, after=r"(?!\s*$)"),
+    _Row("unknown", ("CUDA error: ", "HIP error: "), weak=True, before=r"^\s*"),
+    _Row("config.argument", ("Value error, ",), weak=True, after=r"(?!\{)", before=r"^\s*"),
+    _Row("config.argument", ("Input should be",), weak=True, after=r".* \[type="),
+    _Row("interrupted", ("KeyboardInterrupt", "SIGTERM", "Received signal 2", "Received signal 15"), weak=True),
+    _Row("interrupted", ("terminated by signal",), weak=True),
+)
+
+
+def _causes() -> Iterator[Cause]:
+    order = 0
+    for row in _TABLE:
+        for text in row.texts:
+            template = compile_template(text, needle=row.needle, before=row.before, after=row.after)
+            yield Cause(row.kind, template, order, row.weak)
+            order += 1
+
+
+CAUSES: tuple[Cause, ...] = tuple(_causes())
