@@ -56,8 +56,11 @@ def _budget_residual(facts: Mapping[str, float], release: tuple[int, int, int] |
     budget -= kv_cache + facts.get("mm_decode_reserve_gib", 0.0)
     if {"consumed_gib", "activation_gib"} <= facts.keys():
         return budget - facts["consumed_gib"] - facts["activation_gib"]
-    if release is not None and {"weights_gib", "activation_gib", "non_torch_gib"} <= facts.keys():
-        estimate = facts.get("cuda_graph_estimated_gib", 0.0) if taken and release < (0, 27, 0) else 0.0
+    if {"weights_gib", "activation_gib", "non_torch_gib"} <= facts.keys():
+        if release is None and "cuda_graph_estimated_gib" in facts:
+            return None  # whether the estimate was taken out depends on the version
+        inside = release is not None and release >= (0, 27, 0)
+        estimate = facts.get("cuda_graph_estimated_gib", 0.0) if taken and not inside else 0.0
         return budget - facts["weights_gib"] - facts["activation_gib"] - facts["non_torch_gib"] - estimate
     if {"torch_peak_gib", "non_torch_gib"} <= facts.keys():
         return budget - facts["torch_peak_gib"] - facts["non_torch_gib"]

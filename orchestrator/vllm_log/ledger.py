@@ -82,6 +82,12 @@ class Ledger:
             return  # the same figure again, rounded; the first one is more exact
         self._books[book][name] = (value, proof)
 
+    def has(self, name: str, rank: str, *, but_not_of: str | None) -> bool:
+        """Say whether a process of this rank has told a fact, another process than the one given."""
+        return any(
+            self.rank_of(book) == rank and name in facts for book, facts in self._books.items() if book != but_not_of
+        )
+
     def engine(self, name: str) -> float | None:
         """Return what the engine as a whole has told of a fact so far."""
         return self._engine[name][0] if name in self._engine else None
@@ -121,6 +127,7 @@ class Ledger:
         }.items():
             sums.overall[name], chosen[name] = value, proof
         sums.evidence = chosen
+        _use_what_is_in_use(sums)
         return sums
 
 
@@ -134,9 +141,19 @@ def _derive(sums: Sums) -> None:
         if "non_torch_gib" not in facts and {"consumed_gib", "weights_gib"} <= facts.keys():
             facts["non_torch_gib"] = round(facts["consumed_gib"] - facts["weights_gib"], 4)
             sums.derived["non_torch_gib"] = "consumed_gib - weights_gib"
-    # Without a line of its own the size is what the engine says at the end to have in use.
-    if not any("kv_cache_gib" in facts for facts in sums.ranks.values()):
-        for facts in sums.ranks.values():
-            if "kv_cache_in_use_gib" in facts:
-                facts["kv_cache_gib"] = facts["kv_cache_in_use_gib"]
-                sums.derived["kv_cache_gib"] = "kv_cache_in_use_gib"
+
+
+def _use_what_is_in_use(sums: Sums) -> None:
+    """Give a rank without a KV cache line of its own the size that it says at the end to have in use.
+
+    Overall, such sizes count only when no rank printed the line itself: they are told in a DEBUG line, and not of
+    every version.
+    """
+    given = [facts["kv_cache_in_use_gib"] for facts in sums.ranks.values() if "kv_cache_in_use_gib" in facts]
+    if given and "kv_cache_gib" not in sums.overall:
+        sums.overall["kv_cache_gib"] = min(given)
+        sums.derived["kv_cache_gib"] = "kv_cache_in_use_gib"
+    for facts in sums.ranks.values():
+        if "kv_cache_gib" not in facts and "kv_cache_in_use_gib" in facts:
+            facts["kv_cache_gib"] = facts["kv_cache_in_use_gib"]
+            sums.derived["kv_cache_gib"] = "kv_cache_in_use_gib"

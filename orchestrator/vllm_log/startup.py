@@ -82,13 +82,20 @@ class StartUpReader:
         if not (self._ready or self._engine_up or self._diagnosis.failed):
             return False
         if not rules.starts:
-            return False
+            return bool(rules.wordings) and self._loads_again(line, rules)
         if START.search(line.words):
             return True
         if not ENGINE_START.search(line.words):
             return False
         known = self._engines.get(line.process or "", line.pid)
         return known != line.pid or (line.process is None and "" in self._engines)
+
+    def _loads_again(self, line: Line, rules: Rules) -> bool:
+        """Say whether a rank that has loaded its weights loads them in another process: somebody cut out the start."""
+        rank = rank_of(line.process)
+        if rank is None or not self._ledger.has("weights_gib", rank, but_not_of=line.pid):
+            return False
+        return any(name == "weights_gib" for one in rules.wordings for name, _, _ in one.template.read(line.words))
 
     def _begins_bare(self, line: Line, rules: Rules) -> bool:
         if self._bare_stage > _bare_stage(line, rules) > Stage.CONFIG:
@@ -201,8 +208,10 @@ class StartUpReader:
             moment, quantity, gib = found
             if moment in self._phases or len(self._phases) < MOST_PHASES:
                 self._phases.setdefault(moment, {})[quantity] = gib
-            if line.bare and moment.startswith("after"):
-                self._bare_stage = max(self._bare_stage, Stage.PROFILE)
+            if (moment, quantity) == ("after profiling", "non_torch_memory_gib"):
+                self._ledger.put("non_torch_gib", gib, line.pid, proof_of(line))
+            if line.bare:
+                self._bare_stage = max(self._bare_stage, _stage_of_moment(moment))
         elif (peak := read_peak(line.words)) is not None and self._phases:
             self._phases[next(reversed(self._phases))]["peak_activation_memory_gib"] = peak
 
@@ -253,5 +262,10 @@ def _bare_stage(line: Line, rules: Rules) -> Stage:
         if wording.reached is not None and not wording.in_passing and wording.template.pattern.search(line.words):
             return wording.reached
     if (found := read_phase(line.words)) is not None:
-        return Stage.LOAD if found[0].startswith("before") else Stage.PROFILE
+        return _stage_of_moment(found[0])
     return Stage.CONFIG
+
+
+def _stage_of_moment(moment: str) -> Stage:
+    """Return the stage of a moment: `before init HCCL` comes before the weights, all others after."""
+    return Stage.LOAD if "init" in moment else Stage.PROFILE

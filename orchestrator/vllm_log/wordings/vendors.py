@@ -51,8 +51,9 @@ VENDORS = (
     # Gaudi
     wording(
         "Gaudi",
-        "Free device memory: {device_free_gib:unit}, {requested_gib:unit} usable (gpu_memory_utilization="
-        "{utilization_ratio}), {*} reserved for HPUGraphs {*}, {kv_cache_gib:unit} reserved for KV cache",
+        # Gaudi's share is one of what is free, not of the whole, so it is no requested_gib.
+        "Free device memory: {device_free_gib:unit}, {:unit} usable (gpu_memory_utilization={}), {*} reserved "
+        "for HPUGraphs {*}, {kv_cache_gib:unit} reserved for KV cache",
         needle="Free device memory: ",
         anchor="GiB",
         reached=Stage.KV_CACHE,
@@ -62,7 +63,15 @@ VENDORS = (
     # XPU until 0.15: MB is 2**20 bytes.
     wording(
         "XPU 0.9.2-0.15",
-        "total GPU memory: {device_total_gib} MB, model load takes {weights_gib} MB",
+        "Before memory profiling run, total GPU memory: {device_total_gib} MB",
+        anchor=" MB",
+        scale=MIB,
+        reached=Stage.PROFILE,
+    ),
+    wording(
+        "XPU 0.9.2-0.15",
+        "model load takes {weights_gib} MB",
+        anchor=" MB",
         scale=MIB,
         in_passing=True,  # "Model loading took" says it with weights alone
     ),
