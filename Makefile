@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test e2e real-vllm lint format types check bed-up bed-down kind kind-down lock schema clean
+.PHONY: help setup demo test e2e real-vllm fuzz lint format types check bed-up bed-down kind kind-down lock schema clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ e2e: setup  ## Run the cluster suite: on KUBECONFIG if it is set, else on the pr
 
 real-vllm: setup  ## Profile a tiny model on a real vLLM, CPU build (downloads 2 to 5 GB once).
 	@KPROF_REAL_VLLM=1 $(BIN)/python -m pytest tests/real_vllm $(PYTEST_ARGS)
+
+fuzz: setup  ## Feed a million damaged logs to the parser.
+	@$(BIN)/python -m tests.fuzz.fuzz_vllm_log
 
 lint: setup  ## Check style and format.
 	@$(BIN)/ruff check .

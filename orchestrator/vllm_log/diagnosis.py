@@ -26,7 +26,10 @@ LONG_LINE = 250
 
 @dataclass(frozen=True, slots=True)
 class _Sign:
-    """A failure as it was found; its rank is known only once the process has told its name."""
+    """A failure as it was found; its rank is known only once the process has told its name.
+
+    `open` says that the stage of an out-of-memory error was guessed, and that a traceback may still tell it.
+    """
 
     kind: str
     stage: Stage
@@ -34,6 +37,7 @@ class _Sign:
     pid: str | None
     device: int | None
     numbers: Mapping[str, float]
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +97,20 @@ class Diagnosis:
 
         `deadly` says that the line may be a consequence, by which a process tells that it ends.
         """
-        if self._strong is not None and self._strong.kind != "oom":
+        if self._strong is not None and not self._strong.open:
             return None
         if line.level in _QUIET_LEVELS and "out of memory" not in line.message:
             return None
-        if len(line.message) < LONG_LINE and QUOTED_SOURCE.search(line.message):
+        exception = EXCEPTION.search(line.message)
+        if exception is None and len(line.message) < LONG_LINE and QUOTED_SOURCE.search(line.message):
             return None
         found = _first_cause(causes, line.message)
         if found is not None:
             return self._found(*found, line)
-        if self._exception is None and EXCEPTION.search(line.message) and not _is_death(line.words):
-            self._exception = _Sign("unknown", self._stage_of(line.pid or ""), proof_of(line), line.pid, None, {})
+        if self._exception is None and exception is not None and not _is_death(line.words):
+            self._exception = _Sign(
+                "unknown", self._told_stage(line.pid or "") or self.stage, proof_of(line), line.pid, None, {}
+            )
         if deadly and self._death is None and _is_death(line.words):
             self._death = _Sign("engine.died", self.stage, proof_of(line), line.pid, None, {})
         return None
@@ -113,9 +120,11 @@ class Diagnosis:
         weak = cause.weak or line.level == "WARNING"
         if weak and self._weak is not None:
             return None
-        if self._strong is not None and not cause.kind.startswith("oom."):
-            return None  # only its stage may still be told
-        stage = self._stage_of(line.pid or "")
+        told = self._told_stage(line.pid or "")
+        if self._strong is not None:
+            self._refine(cause, told)
+            return None
+        stage = told or self.stage
         kind = cause.kind
         if kind == "oom":
             if device_is_busy(line.words):
@@ -130,16 +139,30 @@ class Diagnosis:
         elif kind.startswith(("config.", "model.")):
             stage = Stage.CONFIG
         device = _DEVICE_INDEX.search(line.words)
-        sign = _Sign(kind, stage, proof_of(line), line.pid, int(device.group(1)) if device else None, numbers)
+        index = int(device.group(1)) if device else None
+        guessed = cause.kind == "oom" and kind != "gpu.busy" and told is None
+        sign = _Sign(kind, stage, proof_of(line), line.pid, index, numbers, open=guessed)
         if weak:
             self._weak = sign
         else:
             self._strong = sign
         return kind
 
-    def _stage_of(self, pid: str) -> Stage:
+    def _refine(self, cause: Cause, told: Stage | None) -> None:
+        """Settle the stage of an out-of-memory error that is known already: V0 prints the message before the frames."""
+        if self._strong is None:
+            return
+        if cause.kind.startswith("oom."):
+            stage = Stage[cause.kind.removeprefix("oom.").upper()]
+        elif cause.kind == "oom" and told in _OOM_STAGES and told is not None:
+            stage = told
+        else:
+            return
+        self._strong = replace(self._strong, kind=f"oom.{stage.name.lower()}", stage=stage, open=False)
+
+    def _told_stage(self, pid: str) -> Stage | None:
         seen = self._frames.get(pid) or self._frames.get("") or set()
-        return next((stage for stage in _FRAME_ORDER if stage in seen), self.stage)
+        return next((stage for stage in _FRAME_ORDER if stage in seen), None)
 
     def conclude(self, known: Known) -> Failure | None:
         """Return the failure with its remedy; a weak sign counts only when the engine did not come up."""

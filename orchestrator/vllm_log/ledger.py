@@ -7,6 +7,8 @@ from orchestrator.vllm_log.result import LARGEST, Evidence
 MAX_PROCESSES = 1024
 
 Facts = dict[str, float]
+NO_RANK = ""
+_FIRST_RANKS = frozenset({"TP0", "PP0", "PP0_TP0", "DP0_TP0", "DP0_PP0_TP0"})
 ENGINE_FACTS = frozenset(
     {"kv_cache_tokens", "kv_cache_blocks", "max_concurrency", "concurrency_tokens", "engine_init_seconds"}
 )
@@ -95,7 +97,10 @@ class Ledger:
     def _labels(self) -> dict[str, str]:
         labels = {book: rank for book in self._books if (rank := self.rank_of(book)) is not None}
         taken = set(labels.values())
-        # The driver has no prefix and is the first rank; workers whose names do not tell follow as they appeared.
+        # The driver has no prefix and is the first rank; workers whose names do not tell follow as they appeared. Where
+        # the first rank is named, lines without prefix come from workers that had no name yet: nobody knows which.
+        if taken & _FIRST_RANKS:
+            labels[""] = NO_RANK
         unnamed = sorted((book for book in self._books if book not in labels), key=lambda book: book != "")
         index = 0
         for book in unnamed:
@@ -110,7 +115,7 @@ class Ledger:
         sums = Sums()
         proofs: dict[tuple[str, str], Evidence] = {}
         for book, rank in self._labels().items():
-            for name, (value, proof) in self._books[book].items():
+            for name, (value, proof) in self._books.get(book, {}).items():
                 sums.ranks.setdefault(rank, {})[name] = value
                 proofs[rank, name] = proof
         _derive(sums)
@@ -128,6 +133,7 @@ class Ledger:
             sums.overall[name], chosen[name] = value, proof
         sums.evidence = chosen
         _use_what_is_in_use(sums)
+        sums.ranks.pop(NO_RANK, None)
         return sums
 
 

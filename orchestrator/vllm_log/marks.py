@@ -28,7 +28,10 @@ class Mark(StrEnum):
 # Functions in a traceback that tell the stage of an out-of-memory error, most telling first.
 STAGE_FRAMES: tuple[tuple[str, frozenset[str]], ...] = (
     ("warmup", frozenset({"_dummy_sampler_run", "_dummy_pooler_run", "kernel_warmup"})),
-    ("graph_capture", frozenset({"capture_model", "capture", "_capture_cudagraphs", "capture_graph"})),
+    (
+        "graph_capture",
+        frozenset({"capture_model", "capture", "_capture_cudagraphs", "capture_graph", "_warm_up_model"}),
+    ),
     (
         "profile",
         frozenset({"determine_available_memory", "determine_num_available_blocks", "profile_run", "_dummy_run"}),
@@ -95,6 +98,7 @@ NEEDLES: dict[Mark, tuple[str, ...]] = {
         "max_num_batched_tokens",
         "max_num_seqs to ",
         "Using max model len ",
+        "Auto-fit max_model_len",
         "non-default args: ",
         "args: Namespace",
     ),

@@ -49,6 +49,7 @@ _MARKS = (
     "max_num_batched_tokens",
     "max_num_seqs to ",
     "max model len",
+    "Auto-fit max_model_len",
     "distributed_init_method",
     "is assigned as DP",
     "Traceback (most recent",
@@ -85,6 +86,8 @@ _CAUSES = (
     "compute capability",
     "not enough GPU memory",
     "RESOURCE_EXHAUSTED",
+    "load NCCL library",
+    "Input should be",
     "are not supported for now",
 )
 _ANY_CAUSE = "rror"

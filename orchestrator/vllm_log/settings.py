@@ -41,6 +41,11 @@ _SAYINGS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         "max_num_batched_tokens to ",
         re.compile(r"(?:Setting|Defaulting) max_num_batched_tokens to (\d{1,12}) for"),
     ),
+    (
+        "max_model_len",
+        "Auto-fit max_model_len: reduced",
+        re.compile(r"Auto-fit max_model_len: reduced from \d{1,12} to (\d{1,12})"),
+    ),
     ("max_num_seqs", "max_num_seqs to ", re.compile(r"(?:Setting|Defaulting) max_num_seqs to (\d{1,12}) for")),
 )
 

@@ -52,8 +52,8 @@ VENDORS = (
     wording(
         "Gaudi",
         # Gaudi's share is one of what is free, not of the whole, so it is no requested_gib.
-        "Free device memory: {device_free_gib:unit}, {:unit} usable (gpu_memory_utilization={}), {*} reserved "
-        "for HPUGraphs {*}, {kv_cache_gib:unit} reserved for KV cache",
+        "Free device memory: {device_free_gib:unit}, {:unit} usable (gpu_memory_utilization={utilization_ratio}), {*} "
+        "reserved for HPUGraphs {*}, {kv_cache_gib:unit} reserved for KV cache",
         needle="Free device memory: ",
         anchor="GiB",
         reached=Stage.KV_CACHE,
