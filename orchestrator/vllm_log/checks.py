@@ -1,5 +1,6 @@
 """Identities that the figures of one start-up must satisfy; a broken one flags the result, it changes nothing."""
 
+import re
 from collections.abc import Iterator, Mapping
 
 from orchestrator.vllm_log.meaning import release_of
@@ -11,6 +12,7 @@ BUDGET_TOLERANCE_GIB = 0.03
 DEVICE_TOLERANCE_GIB = 1.0
 WEIGHTS_TOLERANCE_RATIO = 0.05
 MOST_LAYER_GROUPS = 64
+_TENSOR_RANK = re.compile(r"_?TP\d+$")
 
 
 def identity_checks(start_up: StartUp) -> list[Check]:
@@ -46,8 +48,8 @@ def _budget_residual(facts: Mapping[str, float], release: tuple[int, int, int] |
     """Return requested - everything that was found in it, None when a term is missing.
 
     weights + activation + non-torch + KV cache; from 0.20.0 the CUDA-graph estimate joins the sum, from 0.27.0 it is
-    inside the activation, and weights and non-torch are one figure. Until 0.6.4, and in patched builds, the peak of
-    torch holds weights and activation.
+    inside the activation, and weights and non-torch are one figure. In patched vllm-ascend builds the peak of torch
+    holds weights and activation.
     """
     kv_cache = facts.get("kv_cache_gib", facts.get("kv_cache_in_use_gib"))
     if "requested_gib" not in facts or kv_cache is None:
@@ -79,12 +81,12 @@ def _rank_agreement(ranks: Mapping[str, Mapping[str, float]]) -> Iterator[Check]
     stages: dict[str, list[float]] = {}
     for rank, facts in ranks.items():
         if "weights_gib" in facts:
-            stages.setdefault(rank.rpartition("TP")[0], []).append(facts["weights_gib"])
+            stages.setdefault(_TENSOR_RANK.sub("", rank), []).append(facts["weights_gib"])
     for stage, values in sorted(stages.items()):
         if len(values) > 1:
             spread = max(values) - min(values)
             tolerance = WEIGHTS_TOLERANCE_RATIO * max(values) + 0.02
-            yield Check("rank_agreement", stage.rstrip("_") or None, spread, spread <= tolerance, of="weights_gib")
+            yield Check("rank_agreement", stage or None, spread, spread <= tolerance, of="weights_gib")
 
 
 def _of_engine(start_up: StartUp) -> Iterator[Check]:

@@ -1,5 +1,6 @@
 """From bytes to lines, and from a line to its records: the process that wrote it, its level and its message."""
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 MAX_LINE_BYTES = 64 * 1024
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 HEAD_CHARACTERS = 400
 MOST_NESTED = 3  # a JSON record inside docker's json-file is two deep
 
@@ -18,16 +20,46 @@ _HEAD = re.compile(
     r"(?P<level>TRACE|DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?P<time>\d\d-\d\d \d\d:\d\d:\d\d)\s+"
     r"\[?(?P<file>[\w./\-]{1,200}):\d+\] ?"
 )
-_PREFIXES_AT_END = re.compile(r"(?:\([A-Za-z][^()]{0,120} pid=\d{1,10}[^()]{0,30}\)\s{0,8})+$")
+# A box drawn by a terminal's viewer, and Ray's note on lines that it left out.
+_WRAPPED_END = re.compile(r"\s*(?:│|\[repeated \d{1,9}x across cluster\].*)$")
 # A structured logger (pythonjsonlogger, docker's json-file, zap): the record is one object, the message one of these.
 _MESSAGE_KEYS = ("message", "msg", "log", "text", "event")
 _LEVEL_KEYS = ("levelname", "level", "severity")
-_JSON = re.compile(r'\{\s*"(?=.*"(?:message|msg|log|text|event)"\s*:)')
+_JSON = re.compile(r'\{(?=.*"(?:message|msg|log|text|event)"\s*:)\s*"')
 # logfmt: level=info msg="Model loading took 14.99 GiB" pid=12
 _LOGFMT = re.compile(r'(?:^|\s)(?:msg|message)="((?:[^"\\]|\\.){0,60000})"')
 _LOGFMT_FIELD = re.compile(
     r"(?:^|\s)(level|pid|process|process_name|vllm_process_name)=\"?([\w \-=.]{1,80}?)\"?(?=\s|$)"
 )
+
+
+class Encoding:
+    """Turns a stream into UTF-8: UTF-16 is told by its byte order mark, all else passes as it is."""
+
+    def __init__(self) -> None:
+        self._head: bytes | None = b""
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    def decode(self, chunk: bytes) -> bytes:
+        """Return what can be told of the bytes so far; the first two are kept back until both are there."""
+        if self._head is not None:
+            chunk = self._head + chunk
+            if len(chunk) < 2:
+                self._head = chunk
+                return b""
+            self._head = None
+            if chunk[:2] in _UTF16_MARKS:
+                self._decoder = codecs.getincrementaldecoder("utf-16")("replace")
+        if self._decoder is None:
+            return chunk
+        return self._decoder.decode(chunk).encode("utf-8", "replace")
+
+    def close(self) -> bytes:
+        """Return what is left: a single byte, or half a character."""
+        if self._decoder is not None:
+            return self._decoder.decode(b"", final=True).encode("utf-8", "replace")
+        head, self._head = self._head or b"", b""
+        return head
 
 
 class BlockSplitter:
@@ -100,7 +132,10 @@ def clean(raw: bytes) -> str:
 def _clean(text: str) -> str:
     if "\x1b" in text:
         text = _ANSI.sub("", text)
-    return text.replace("\x00", "").replace("\ufeff", "").rstrip("\r ")
+    text = text.replace("\x00", "").replace("\ufeff", "").rstrip("\r ")
+    if text.endswith("│") or "x across cluster]" in text:
+        text = _WRAPPED_END.sub("", text)
+    return text
 
 
 def frame(number: int, text: str, *, nested: int = 0) -> list[Line]:
@@ -127,9 +162,7 @@ def frame(number: int, text: str, *, nested: int = 0) -> list[Line]:
         process, pid, _ = _process(text[start : head.start()])
         end = len(text)
         if index + 1 < len(heads):
-            end = heads[index + 1].start()
-            if match := _PREFIXES_AT_END.search(text, head.end(), end):
-                end = match.start()
+            end = _before_prefixes(text, head.end(), heads[index + 1].start())
         lines.append(Line(number, text, text[start:end], process, pid, head["level"], text[head.end() : end]))
         start = end
     return lines
@@ -144,6 +177,15 @@ def _heads(text: str) -> list[re.Match[str]]:
     if not ("INFO " in rest or "WARNING " in rest or "ERROR " in rest or "DEBUG " in rest):
         return [first]
     return list(_HEAD.finditer(text))
+
+
+def _before_prefixes(text: str, start: int, end: int) -> int:
+    """Return where the process prefixes that stand right before `end` begin; `end` when there are none."""
+    for match in reversed(list(_PROCESS.finditer(text, start, end))):
+        if text[match.end() : end].strip():
+            break
+        end = match.start()
+    return end
 
 
 def _process(text: str) -> tuple[str | None, str | None, int]:

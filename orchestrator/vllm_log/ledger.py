@@ -36,11 +36,17 @@ class Ledger:
         self._in_passing: dict[str, tuple[float, Evidence]] = {}
         self._ranks: dict[str, str] = {}
         self._assigned: dict[str, tuple[int, int, int]] = {}
+        self._first_engines: set[str] = set()
 
     def name(self, pid: str | None, rank: str | None) -> None:
         """Note the rank that a line gives its process."""
         if pid is not None and rank is not None and (pid in self._ranks or len(self._ranks) < MAX_PROCESSES):
             self._ranks[pid] = rank
+
+    def name_first_engine(self, pid: str | None) -> None:
+        """Note that a process is `EngineCore_DP0`, which is a rank only where there are others."""
+        if pid is not None and len(self._first_engines) < MAX_PROCESSES:
+            self._first_engines.add(pid)
 
     def assign(self, pid: str | None, place: tuple[int, int, int]) -> None:
         """Note the data-, pipeline- and tensor-parallel rank that a process was told to be."""
@@ -53,6 +59,8 @@ class Ledger:
             return None
         if pid in self._ranks:
             return self._ranks[pid]
+        if pid in self._first_engines and any(rank.startswith("DP") for rank in self._ranks.values()):
+            return "DP0_TP0"
         if pid not in self._assigned:
             return None
         data, pipeline, tensor = self._assigned[pid]

@@ -139,5 +139,5 @@ SIMULATOR = re.compile(r"kprof simulator \S{1,100}: ")
 FRAME = re.compile(r"File \"[^\"]{1,1000}\", line \d{1,9}, in (\w{1,200})")
 # A traceback quotes source code; a template is not a rendered message.
 # "torch.OutOfMemoryError: ...", "KeyError: 'x'", at the beginning of a message.
-EXCEPTION = re.compile(r"^(?:[\w.]{1,100}\.)?[A-Z]\w{0,60}(?:Error|Exception)\b(?::|\(|\s*$)")
+EXCEPTION = re.compile(r"^(?:[\w.]{1,100}\.)?(?:[A-Z]\w{0,60}(?:Error|Exception)|Exception)\b(?::|\(|\s*$)")
 QUOTED_SOURCE = re.compile(r"^\s*(?:raise |f?\"|f?'|logger\.|msg = |\^)|\{[a-z_.]+!?r?\}|%[sd]\b")

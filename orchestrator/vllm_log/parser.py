@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from orchestrator.vllm_log.framing import BlockSplitter, clean, frame
+from orchestrator.vllm_log.framing import BlockSplitter, Encoding, clean, frame
 from orchestrator.vllm_log.marks import SIMULATOR
 from orchestrator.vllm_log.result import StartUp
 from orchestrator.vllm_log.rules import SCANNER
 from orchestrator.vllm_log.startup import StartUpReader
 
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # Passes over a block that stays in the processor's cache are fast, and a block's hits take little memory.
 BLOCK_BYTES = 256 * 1024
 
@@ -27,9 +26,13 @@ class Event(NamedTuple):
 
 
 class LogParser:
-    """Reads one log as it grows; `feed` takes any chunking, `close` ends it. Memory does not grow with the log."""
+    """Reads one log as it grows; `feed` takes any chunking, `close` ends it. Memory does not grow with the log.
+
+    UTF-16 (Windows consoles) is recognised by its byte order mark, all else is taken for UTF-8.
+    """
 
     def __init__(self) -> None:
+        self._encoding = Encoding()
         self._splitter = BlockSplitter()
         self._count = 0
         self._finished: list[StartUp] = []
@@ -39,6 +42,7 @@ class LogParser:
     def feed(self, chunk: bytes) -> list[Event]:
         """Read more bytes; returns what became known, in order."""
         events: list[Event] = []
+        chunk = self._encoding.decode(chunk)
         for start in range(0, len(chunk), BLOCK_BYTES):
             part = chunk[start : start + BLOCK_BYTES] if len(chunk) > BLOCK_BYTES else chunk
             if block := self._splitter.feed(part):
@@ -47,8 +51,8 @@ class LogParser:
 
     def close(self) -> list[StartUp]:
         """End the log; returns every start-up found, at least one."""
-        if rest := self._splitter.close():
-            for _ in self._block(rest):
+        for rest in (self._splitter.feed(self._encoding.close()), self._splitter.close()):
+            for _ in self._block(rest) if rest else ():
                 pass
         return [*self._finished, self._reader.result()]
 
@@ -73,9 +77,7 @@ class LogParser:
 
 
 def parse_log(raw: bytes) -> list[StartUp]:
-    """Parse a whole log; UTF-16 files (Windows consoles) are recognised by their byte order mark."""
-    if raw[:2] in _UTF16_MARKS:
-        raw = raw.decode("utf-16", "replace").encode("utf-8", "replace")
+    """Parse a whole log."""
     parser = LogParser()
     parser.feed(raw)
     return parser.close()

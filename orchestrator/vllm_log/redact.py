@@ -8,7 +8,8 @@ _NAMES = (
     r"(?:api[_-]?keys?|(?:hf|hub|access|auth|session|bearer)[_-]?token|secret(?:[_-]?access)?(?:[_-]?key)?"
     r"|password|passwd|authorization)"
 )
-_VALUE = r"(?:'[^'\n]{0,4000}'|\"[^\"\n]{0,4000}\"|['\"]?[^\s,;}\)\]]+)"
+# Inside a JSON string the quotes have backslashes before them.
+_VALUE = r"(?:'[^'\n]{0,4000}'|\"[^\"\n]{0,4000}\"|\\{1,3}\"[^\"\n]{0,4000}\"|['\"]?[^\s,;}\)\]]+)"
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # hf_AbCd... (Hugging Face), sk-... (OpenAI style), ghp_... (GitHub), AKIA... (AWS), eyJ... (JWT)
     (re.compile(r"\b(?:hf_|api_org_)[A-Za-z0-9]{8,}"), MASK),
@@ -29,9 +30,12 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # '--api-key', 'x'
     (re.compile(rf"(?i)(--[a-z-]{{0,30}}{_NAMES}['\"],[ \t]*)(?!\[redacted){_VALUE}"), r"\1" + MASK),
     # 'api_key': ['a', 'b']  and  api_key=["a"]
-    (re.compile(rf"(?i)({_NAMES}['\"]?[ \t]*[:=][ \t]*)[\[(][^\])\n]{{0,4000}}[\])]"), r"\1" + MASK),
+    (re.compile(rf"(?i)({_NAMES}(?:\\{{0,3}}['\"])?[ \t]*[:=][ \t]*)[\[(][^\])\n]{{0,4000}}[\])]"), r"\1" + MASK),
     # "api_key": "x", HF_TOKEN: x
-    (re.compile(rf"(?i)({_NAMES}['\"]?[ \t]*[:=][ \t]*)(?!None\b|null\b|\[redacted){_VALUE}"), r"\1" + MASK),
+    (
+        re.compile(rf"(?i)({_NAMES}(?:\\{{0,3}}['\"])?[ \t]*[:=][ \t]*)(?!None\b|null\b|\[redacted){_VALUE}"),
+        r"\1" + MASK,
+    ),
 )
 _HINT = re.compile(
     r"hf_|api_org|[spr]k-|gh[pousr]_|github_pat|glpat|xox|AKIA|ASIA|eyJ|://[^\s/]{1,1000}@|(?i:bearer|basic|token|key|"

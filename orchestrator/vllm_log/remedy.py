@@ -54,7 +54,7 @@ def remedy_for(
         share = int(numbers["free_gib"] / numbers["total_gib"] * 100) / 100
         return f"free the device, or use --gpu-memory-utilization {share:.2f} at most"
     if kind == "kv.no_room" and "available_kv_gib" in numbers:
-        more = f"{-numbers['available_kv_gib']:.2f} GiB are missing before the first KV block: "
+        more = f"{-numbers['available_kv_gib'] + 0.0:.2f} GiB are missing before the first KV block: "
         return more + (
             f"--tensor-parallel-size {2 * (tensor_parallel_size or 1)}, or " + "a higher --gpu-memory-utilization"
         )
@@ -69,5 +69,7 @@ def _context_remedy(numbers: Mapping[str, float], tensor_parallel_size: int | No
     blocks = ""
     if block_size:
         whole = longest // block_size
+        if whole == 0:
+            return text + REMEDIES["kv.context_too_long"]
         longest, blocks = whole * block_size, f" ({whole} blocks of {block_size})"
     return f"{text}--max-model-len {longest}{blocks} fits, or --tensor-parallel-size {2 * (tensor_parallel_size or 1)}"

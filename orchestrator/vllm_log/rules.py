@@ -53,7 +53,7 @@ _MARKS = (
     "distributed_init_method",
     "is assigned as DP",
     "Traceback (most recent",
-    'File "',
+    "File ",
     "memory before",
     "memory after",
     "_peak before",
@@ -64,6 +64,7 @@ _MARKS = (
 # GiB finds those that carry one.
 _CAUSES = (
     "rror",
+    "Exception: ",
     "GiB",
     "KeyboardInterrupt",
     "SIGTERM",
@@ -90,7 +91,7 @@ _CAUSES = (
     "Input should be",
     "are not supported for now",
 )
-_ANY_CAUSE = "rror"
+_ANY_CAUSE = frozenset({"rror", "Exception: "})
 
 
 def _pairs() -> Iterator[tuple[str, Rule]]:
@@ -98,15 +99,15 @@ def _pairs() -> Iterator[tuple[str, Rule]]:
         yield wording.anchor or _anchor_in(_FIGURES, wording.template.text), wording
     for mark, needles in NEEDLES.items():
         if mark is Mark.FRAME:
-            yield 'File "', mark
+            yield "File ", mark
         elif mark is not Mark.DEATH:
             for anchor in dict.fromkeys(_anchor_in((*_MARKS, *_FIGURES), needle) for needle in needles):
                 yield anchor, mark
     for anchor in _CAUSES:
         for cause in CAUSES:
-            if anchor == _ANY_CAUSE or anchor in cause.template.text or (anchor == "GiB" and cause.kind == "oom"):
+            if anchor in _ANY_CAUSE or anchor in cause.template.text or (anchor == "GiB" and cause.kind == "oom"):
                 yield anchor, cause
-        if anchor == _ANY_CAUSE or any(anchor in needle for needle in NEEDLES[Mark.DEATH]):
+        if anchor in _ANY_CAUSE or any(anchor in needle for needle in NEEDLES[Mark.DEATH]):
             yield anchor, Mark.DEATH
 
 
@@ -138,7 +139,7 @@ def _bundle(rules: Iterable[Rule]) -> Rules:
     causes = sorted((rule for rule in unique if isinstance(rule, Cause)), key=lambda cause: cause.order)
     marks = {rule for rule in unique if isinstance(rule, Mark)}
     return Rules(
-        wordings=tuple(rule for rule in unique if isinstance(rule, Wording)),
+        wordings=tuple(wording for wording in WORDINGS if wording in unique),
         causes=tuple(causes),
         marks=tuple(mark for mark in Mark if mark in marks and mark not in _ASKED),
         deadly=Mark.DEATH in marks,
@@ -150,9 +151,7 @@ def _bundle(rules: Iterable[Rule]) -> Rules:
 
 _ASKED = frozenset({Mark.DEATH, Mark.SIMULATOR, Mark.START})
 # Of a traceback's many frames only those count whose function tells the stage.
-_GUARDS = {
-    'File "': r'[^"\n]{1,1000}", line \d{1,9}, in (?:'
-    + "|".join(sorted(name for _, names in STAGE_FRAMES for name in names))
-    + r")\b"
-}
+_STAGE_NAMES = "|".join(sorted(name for _, names in STAGE_FRAMES for name in names))
+# In JSON the quotes have backslashes before them.
+_GUARDS = {"File ": rf'\\{{0,3}}"[^"\n]{{1,1000}}", line \d{{1,9}}, in (?:{_STAGE_NAMES})\b'}
 SCANNER: Scanner[Rule, Rules] = Scanner(_pairs(), _bundle, _GUARDS)

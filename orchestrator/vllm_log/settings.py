@@ -32,6 +32,10 @@ _PASSES = tuple(
         r"ger",
     )
 )
+# A draft model has settings of the same names.
+_DRAFT = re.compile(
+    r"speculative_config['\"]?\s?[=:]\s?(?:\{(?:[^{}]|\{[^{}]{0,2000}\}){0,4000}\}|SpeculativeConfig\([^()]{0,2000}\))"
+)
 _NAME_AT_END = re.compile(r"(?<![\w-])\w{1,40}\Z")
 # The lines that tell what a default came to.
 _SAYINGS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
@@ -53,6 +57,8 @@ _SAYINGS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
 def read_settings(text: str) -> dict[str, Setting]:
     """Return the settings that a line tells; what it does not name, or names None or auto, is left out."""
     found: dict[str, Setting] = {}
+    if "speculative_config" in text:
+        text = _DRAFT.sub("", text)
     for one in _PASSES:
         for match in one.finditer(text):
             end = match.start(1)

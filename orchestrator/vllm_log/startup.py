@@ -1,5 +1,6 @@
 """One start-up while its lines come in: settings, stages, facts, and whether it is over."""
 
+import math
 from collections.abc import Callable
 
 from orchestrator.vllm_log.checks import identity_checks
@@ -24,7 +25,7 @@ from orchestrator.vllm_log.phases import MOST_PHASES, read_peak, read_phase
 from orchestrator.vllm_log.result import StartUp
 from orchestrator.vllm_log.rules import Rules
 from orchestrator.vllm_log.settings import Setting, read_settings
-from orchestrator.vllm_log.wordings import Stage, Wording
+from orchestrator.vllm_log.wordings import MIB, Stage, Wording
 
 MAX_ENGINES = 256
 # Name and value of an event, and the figure of a fact.
@@ -44,6 +45,7 @@ class StartUpReader:
         self._engine_up = False
         self._engines: dict[str, str | None] = {}
         self._cores: dict[str, str] = {}
+        self._began: set[tuple[str | None, str | None]] = set()
         self._settings: dict[str, Setting] = {}
         self._graph_estimate_applied: bool | None = None
         self._profiling_skipped = False
@@ -80,7 +82,8 @@ class StartUpReader:
             if pid is not None and pid != line.pid:
                 return True
         if not (self._ready or self._engine_up or self._diagnosis.failed):
-            return False
+            # A start-up that was killed without a word: the same process cannot begin twice.
+            return rules.starts and (line.process, line.pid) in self._began and bool(START.search(line.words))
         if not rules.starts:
             return bool(rules.wordings) and self._loads_again(line, rules)
         if START.search(line.words):
@@ -111,6 +114,8 @@ class StartUpReader:
         told: list[Told] = []
         before = self._diagnosis.stage
         self._ledger.name(line.pid, rank_of(line.process))
+        if line.process == "EngineCore_DP0":
+            self._ledger.name_first_engine(line.pid)
         if line.process is not None and line.pid is not None and len(self._cores) < MAX_ENGINES:
             self._cores.setdefault(line.process, line.pid)
         for wording in rules.wordings:
@@ -133,6 +138,10 @@ class StartUpReader:
         figures = wording.template.read(line.words)
         if not figures:
             return
+        given = {name: value for name, value, _ in figures}
+        # Bytes have no unit behind them, so that cut digits would pass for a number.
+        if wording.scale < MIB and given.get("device_total_gib", math.inf) < given.get("kv_cache_gib", -math.inf):
+            figures = [figure for figure in figures if figure[0] != "device_total_gib"]
         proof = proof_of(line)
         for name, value, _ in figures:
             if wording.reached is not None:
@@ -146,11 +155,14 @@ class StartUpReader:
                 self._ledger.put_in_passing(name, gib, proof)
             else:
                 self._ledger.put(name, gib, line.pid, proof)
-            told.append(("fact", name, gib))
+            if ("fact", name, gib) not in told:
+                told.append(("fact", name, gib))
         if wording.given:
             self._profiling_skipped = True
 
     def _on_version(self, line: Line) -> None:
+        if len(self._began) < MAX_ENGINES and START.search(line.words):
+            self._began.add((line.process, line.pid))
         if self._version is None and (match := VERSION.search(line.words)):
             self._version = match.group(1).rstrip(".")
 

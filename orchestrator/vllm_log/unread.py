@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from orchestrator.vllm_log.causes import CAUSES
-from orchestrator.vllm_log.framing import clean, frame
+from orchestrator.vllm_log.framing import Encoding, clean, frame
 from orchestrator.vllm_log.marks import FRAME, QUOTED_SOURCE
 from orchestrator.vllm_log.phases import read_peak, read_phase
 from orchestrator.vllm_log.redact import redact
@@ -72,7 +72,9 @@ class UnreadLine:
 def unread_lines(raw: bytes) -> list[UnreadLine]:
     """Return, in order, the lines with a memory size that no wording and no known cause explains, redacted."""
     shapes: dict[str, UnreadLine] = {}
-    for number, line in enumerate(raw.split(b"\n"), 1):
+    encoding = Encoding()
+    text = encoding.decode(raw) + encoding.close()
+    for number, line in enumerate(text.split(b"\n"), 1):
         if not _SIZE.search(line):
             continue
         for record in frame(number, clean(line)):

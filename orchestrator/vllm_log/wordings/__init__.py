@@ -8,8 +8,8 @@ from orchestrator.vllm_log.wordings.kv_cache import KV_CACHE
 from orchestrator.vllm_log.wordings.profiling import PROFILING
 from orchestrator.vllm_log.wordings.vendors import VENDORS
 from orchestrator.vllm_log.wordings.weights import WEIGHTS
-from orchestrator.vllm_log.wordings.wording import Stage, Wording
+from orchestrator.vllm_log.wordings.wording import MIB, Stage, Wording
 
 WORDINGS: tuple[Wording, ...] = (*WEIGHTS, *PROFILING, *KV_CACHE, *GRAPHS, *VENDORS)
 
-__all__ = ["WORDINGS", "Stage", "Wording"]
+__all__ = ["MIB", "WORDINGS", "Stage", "Wording"]
