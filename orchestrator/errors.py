@@ -30,6 +30,10 @@ class NothingSelectedError(KprofError):
     exit_code = 3
 
 
+class RunDrivenError(KprofError):
+    """Another kprof drives this run."""
+
+
 class ClusterError(KprofError):
     """The cluster is unreachable, refuses access, or lacks what every point needs."""
 

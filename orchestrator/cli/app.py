@@ -178,6 +178,43 @@ def logs(
     print_log(store, run, point)
 
 
+@app.command(epilog="Example: kprof doctor matrices/h100.yaml -n profiling")
+def doctor(
+    matrix: Annotated[Path | None, typer.Argument(help="Matrix whose points shall run.", metavar="[MATRIX]")] = None,
+    on: Annotated[Target, typer.Option("--on", help="Where to look.")] = Target.KUBERNETES,
+    only: Only = None,
+    simulate: Simulate = False,
+    output: Annotated[Output, typer.Option("--format", help="What stdout gets.")] = Output.HUMAN,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+) -> None:
+    """Say whether a cluster can run a sweep: access, devices, quota, secrets, images; and what mends it."""
+    from orchestrator.cli.clusters import Where
+    from orchestrator.cli.doctor_command import examine
+
+    where = Where(on is Target.LOCAL, None if kubeconfig is None else str(kubeconfig), context, namespace)
+    code = examine(where, matrix, tuple(only or ()), simulate=simulate, as_json=output is Output.JSON)
+    raise typer.Exit(code)
+
+
+@app.command(epilog="Example: kprof clean -n profiling --dry-run")
+def clean(
+    on: Annotated[Target, typer.Option("--on", help="Where to look.")] = Target.KUBERNETES,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, remove nothing.")] = False,
+    output: Annotated[Output, typer.Option("--format", help="What stdout gets.")] = Output.HUMAN,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+) -> None:
+    """Remove what kprof created and nobody drives: pods, anchors and Leases. Results stay; a sweep can be resumed."""
+    from orchestrator.cli.clean_command import clean_up
+    from orchestrator.cli.clusters import Where
+
+    where = Where(on is Target.LOCAL, None if kubeconfig is None else str(kubeconfig), context, namespace)
+    raise typer.Exit(clean_up(where, dry_run=dry_run, as_json=output is Output.JSON))
+
+
 @app.command(epilog="Example: kubectl logs my-vllm | kprof parse -")
 def parse(
     files: Annotated[

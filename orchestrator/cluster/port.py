@@ -111,6 +111,33 @@ class HttpReply:
         return bytes(data[:limit])
 
 
+class Level(StrEnum):
+    """How bad a finding is; a sweep cannot run with one that fails."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an examination of a cluster found, and the command that mends it."""
+
+    level: Level
+    subject: str
+    text: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What a cluster still holds of one run: names of its pods and of all other objects."""
+
+    run: str
+    pods: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
 class PodRejectedError(KprofError):
     """The cluster refused this pod; `kind` is the failure kind of the result.
 
@@ -143,6 +170,10 @@ class Cluster(Protocol):
         """Find what would stop every point, before anything is created; raises ClusterError or UsageError."""
         ...
 
+    def examine(self, manifests: Sequence[PodManifest]) -> AsyncIterator[Finding]:
+        """Yield what speaks for and against running these pods here; raises ClusterError when nobody answers."""
+        ...
+
     async def free_devices(self, resource: str | None) -> int | None:
         """Return how many devices of a resource could be taken now; None when the cluster does not tell."""
         ...
@@ -151,12 +182,20 @@ class Cluster(Protocol):
         """Sit out no more long outages: kprof was asked to stop, and only cleans up."""
         ...
 
+    def hold(self, run: str) -> AbstractAsyncContextManager[None]:
+        """Be the only kprof that drives the run; raises RunDrivenError when another one does, or takes over."""
+        ...
+
     async def open_run(self, run: str) -> None:
         """Create the owner of the run's pods; deleting it takes them along."""
         ...
 
     async def close_run(self, run: str) -> None:
         """Delete the run's owner and whatever is left of its pods."""
+        ...
+
+    async def leftovers(self) -> list[Leftover]:
+        """Return what is there of any run of kprof, driven or not."""
         ...
 
     async def create(self, manifest: PodManifest) -> PodSnapshot:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from orchestrator import __version__
-from orchestrator.errors import KprofError, UsageError
+from orchestrator.errors import KprofError, RunDrivenError, UsageError
 from orchestrator.matrix.point import Point
 from orchestrator.store import tables as t
 
@@ -34,10 +34,6 @@ _FACT_COLUMNS = (
 
 class StoreError(KprofError):
     """The store cannot be read or written."""
-
-
-class RunDrivenError(StoreError):
-    """Another kprof drives this run."""
 
 
 @dataclass(frozen=True, slots=True)

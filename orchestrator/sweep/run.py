@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from orchestrator.cluster.manifest import Simulation, pod_name, render_pod
 from orchestrator.cluster.port import POINT_LABEL, Cluster, PodManifest, PodSnapshot, PodStuckError
 from orchestrator.cluster.watch import PodWatch
-from orchestrator.errors import ClusterError, UsageError
+from orchestrator.errors import ClusterError, RunDrivenError, UsageError
 from orchestrator.matrix.expand import LoadedMatrix
 from orchestrator.matrix.point import Point, matrix_digest
 from orchestrator.profile.evidence import LogEvidence
 from orchestrator.profile.point_run import PointRun, UnsavedResultError
 from orchestrator.profile.result import PointResult, Source
-from orchestrator.store import RunDrivenError, RunRecord, Store
+from orchestrator.store import RunRecord, Store
 from orchestrator.sweep.schedule import Limits, longest_first, startable
 
 POLL_SECONDS = 10.0  # how often to ask for free devices while nothing ends
@@ -83,7 +83,8 @@ class Sweep:
         """Delete what a killed kprof left of other runs of this store on this cluster, unless one drives them."""
         for run in self._store.abandoned_runs(self._cluster.name):
             with contextlib.suppress(RunDrivenError), self._store.driving(run):
-                await self._cluster.close_run(run.id)
+                async with self._cluster.hold(run.id):
+                    await self._cluster.close_run(run.id)
 
     def remaining(self, run: RunRecord, selected: Sequence[Point]) -> list[Point]:
         """Return the selected points that have no result yet, or only the cluster's trouble for one."""
@@ -97,8 +98,13 @@ class Sweep:
     async def run(self, run: RunRecord, selected: Sequence[Point]) -> None:
         """Profile what remains of the selected points.
 
-        Raises ClusterError when the cluster cannot be used, or when the first points fail alike for its reasons.
+        Raises ClusterError when the cluster cannot be used, or when the first points fail alike for its reasons;
+        RunDrivenError when another kprof drives the run.
         """
+        async with self._cluster.hold(run.id):
+            await self._run(run, selected)
+
+    async def _run(self, run: RunRecord, selected: Sequence[Point]) -> None:
         waiting = longest_first(self.remaining(run, selected))
         if not waiting and run.finished_at is not None:
             return

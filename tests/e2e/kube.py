@@ -44,9 +44,9 @@ class Kube:
         return found
 
     def left(self, namespace: str | None = None) -> list[str]:
-        """Return the pods and ConfigMaps of kprof in one namespace, or in all."""
+        """Return the pods, ConfigMaps and Leases of kprof in one namespace, or in all."""
         where = ["--all-namespaces"] if namespace is None else ["--namespace", namespace]
-        found = self.items("pods,configmaps", *where, "--selector", OURS)
+        found = self.items("pods,configmaps,leases.coordination.k8s.io", *where, "--selector", OURS)
         return [f"{item['kind']}/{item['metadata']['namespace']}/{item['metadata']['name']}" for item in found]
 
     def gpus(self) -> int:

@@ -13,7 +13,10 @@ from orchestrator.cluster.port import (
     SPEC_LABEL,
     Change,
     Container,
+    Finding,
     HttpReply,
+    Leftover,
+    Level,
     LogChunk,
     Phase,
     PodManifest,
@@ -193,6 +196,7 @@ class FakeCluster:
         self.most_devices = 0
         self.check_error: Exception | None = None
         self.open_runs: set[str] = set()
+        self.driven: set[str] = set()
         self._watchers: list[asyncio.Queue[Change]] = []
         self._uids = itertools.count(1)
 
@@ -227,6 +231,23 @@ class FakeCluster:
 
     def hurry(self) -> None:
         """Nothing here is ever waited for."""
+
+    @asynccontextmanager
+    async def hold(self, run: str) -> AsyncIterator[None]:
+        """Note that the run is driven while it is."""
+        self.driven.add(run)
+        try:
+            yield
+        finally:
+            self.driven.discard(run)
+
+    async def examine(self, manifests: Sequence[PodManifest]) -> AsyncIterator[Finding]:
+        """Find nothing wrong."""
+        yield Finding(Level.OK, "pods", f"{len(manifests)}")
+
+    async def leftovers(self) -> list[Leftover]:
+        """Return the open runs with their pods."""
+        return [Leftover(run, tuple(pod.snapshot.name for pod in self.pods.values())) for run in sorted(self.open_runs)]
 
     async def open_run(self, run: str) -> None:
         """Note that the run is open."""

@@ -5,17 +5,19 @@ import contextlib
 import copy
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from orchestrator.cluster.kubernetes.credentials import Credentials
+from orchestrator.cluster.kubernetes.doctor import Doctor
+from orchestrator.cluster.kubernetes.lease import RunLease, lease_path
 from orchestrator.cluster.kubernetes.list_watch import list_watch
 from orchestrator.cluster.kubernetes.logs import follow_log
 from orchestrator.cluster.kubernetes.preflight import preflight, rejection
-from orchestrator.cluster.kubernetes.snapshot import devices_of, read_pod
+from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of, read_pod
 from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError, Transport
 from orchestrator.cluster.port import (
     HTTP_PORT,
@@ -23,7 +25,9 @@ from orchestrator.cluster.port import (
     RUN_LABEL,
     SPEC_LABEL,
     Change,
+    Finding,
     HttpReply,
+    Leftover,
     LogChunk,
     PodManifest,
     PodSnapshot,
@@ -33,7 +37,7 @@ from orchestrator.cluster.port import (
 from orchestrator.errors import ClusterError
 
 GONE_GRACE_SECONDS = 60.0
-LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
+MANAGED = "app.kubernetes.io/managed-by=kprof"
 
 
 class KubernetesCluster:
@@ -70,6 +74,10 @@ class KubernetesCluster:
         """Find what would stop every point: access, namespace, secret, cache claim, and pods the server refuses."""
         await preflight(self.transport, self.namespace, manifests)
 
+    def examine(self, manifests: Sequence[PodManifest]) -> AsyncIterator[Finding]:
+        """Look at access, nodes, quota, objects, images and the pods themselves."""
+        return Doctor(self.transport, self.namespace, manifests).findings()
+
     async def free_devices(self, resource: str | None) -> int | None:
         """Return allocatable minus requested devices over all nodes; None without the right to read nodes."""
         if resource is None:
@@ -98,6 +106,10 @@ class KubernetesCluster:
     def hurry(self) -> None:
         """Give up on an outage after a few seconds from now on."""
         self.transport.hurry()
+
+    def hold(self, run: str) -> AbstractAsyncContextManager[None]:
+        """Hold the run's Lease."""
+        return RunLease(self.transport, self.namespace, run).held()
 
     def _anchor_name(self, run: str) -> str:
         return f"kp-{run[:8]}"
@@ -133,6 +145,28 @@ class KubernetesCluster:
         except ApiError as error:
             if error.code != 404:
                 raise ClusterError(f"deleting the run's anchor: {error.message}") from error
+
+    async def leftovers(self) -> list[Leftover]:
+        """Return the pods, anchors and Leases of every run in the namespace."""
+        pods: dict[str, list[str]] = {}
+        others: dict[str, list[str]] = {}
+        base = f"/api/v1/namespaces/{self.namespace}"
+        for kind, path, found in (
+            ("pod", self._pods, pods),
+            ("configmap", f"{base}/configmaps", others),
+            ("lease", lease_path(self.namespace), others),
+        ):
+            try:
+                items = await self.transport.call("GET", path, {"labelSelector": f"{RUN_LABEL},{MANAGED}"})
+            except ApiError as error:
+                raise ClusterError(f"listing {kind}s: {error.message}", remedy="see docs/rbac.md") from error
+            for item in items.get("items") or []:
+                metadata = item["metadata"]
+                found.setdefault(str(metadata["labels"][RUN_LABEL]), []).append(f"{kind}/{metadata['name']}")
+        return [
+            Leftover(run, tuple(sorted(pods.get(run, []))), tuple(sorted(others.get(run, []))))
+            for run in sorted(pods.keys() | others.keys())
+        ]
 
     async def _get(self, path: str) -> dict[str, Any] | None:
         try:

@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from orchestrator.cluster.kubernetes.transport import ApiError, Transport
 from orchestrator.cluster.port import POINT_ID_LABEL, PodManifest, PodRejectedError
@@ -10,15 +11,39 @@ from orchestrator.errors import ClusterError, KprofError, UsageError
 
 # exceeded quota: q, requested: requests.nvidia.com/gpu=2, used: ...=4, limited: requests.nvidia.com/gpu=5
 _QUOTA = re.compile(r"requested: [\w./-]+=(\d{1,9})\b.{0,400}limited: [\w./-]+=(\d{1,9})\b")
-_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-# API group, resource, subresource and verb of everything a sweep cannot do without; docs/rbac.md says what for.
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One thing that an account may do, in the namespace unless `cluster_wide`."""
+
+    group: str
+    resource: str
+    subresource: str
+    verb: str
+    cluster_wide: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the resource with its subresource, as RBAC rules write it."""
+        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
+    @property
+    def kubectl_name(self) -> str:
+        """Return the resource as `kubectl create role --resource` wants it."""
+        return f"{self.resource}.{self.group}" if self.group else self.name
+
+
+# What a sweep cannot do without; docs/rbac.md says what for.
 NEEDED_RIGHTS = (
-    *(("", "pods", "", verb) for verb in ("create", "get", "list", "watch", "delete")),
-    ("", "pods", "log", "get"),
-    ("", "pods", "proxy", "get"),
-    ("", "pods", "proxy", "create"),
-    *(("", "configmaps", "", verb) for verb in ("create", "get", "delete")),
+    *(Right("", "pods", "", verb) for verb in ("create", "get", "list", "watch", "delete")),
+    Right("", "pods", "log", "get"),
+    Right("", "pods", "proxy", "get"),
+    Right("", "pods", "proxy", "create"),
+    *(Right("", "configmaps", "", verb) for verb in ("create", "get", "delete")),
+    *(Right("coordination.k8s.io", "leases", "", verb) for verb in ("create", "get", "update", "delete")),
 )
 PREFLIGHT_OUTAGE_SECONDS = 8.0
 
@@ -34,8 +59,12 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
         await quick.call("GET", pods, {"limit": "1"})
     except ApiError as error:
         raise _denied(error, f"listing pods in {namespace}") from error
-    for group, resource, subresource, verb in NEEDED_RIGHTS:
-        await _must_be_allowed(quick, namespace, group, resource, subresource, verb)
+    for right in NEEDED_RIGHTS:
+        if not await is_allowed(quick, namespace, right):
+            raise ClusterError(
+                f"no right to {right.verb} {right.name} in namespace {namespace}",
+                remedy="docs/rbac.md lists what kprof needs",
+            )
     for manifest in manifests:
         try:
             await quick.call("POST", pods, {"dryRun": "All"}, copy.deepcopy(dict(manifest.body)))
@@ -51,16 +80,17 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
                 point = manifest.labels.get(POINT_ID_LABEL, manifest.name)
                 raise UsageError(f"{point}: {refused.message}", remedy="mend `pod:` of the matrix") from error
             raise refused from error
-    for kind, name in sorted(set(_references(manifests))):
+    for kind, name in sorted(set(references(manifests))):
         await _must_exist(quick, namespace, kind, name)
 
 
-async def _must_be_allowed(
-    transport: Transport, namespace: str, group: str, resource: str, subresource: str, verb: str
-) -> None:
-    attributes = {"namespace": namespace, "group": group, "resource": resource, "verb": verb}
-    if subresource:
-        attributes["subresource"] = subresource
+async def is_allowed(transport: Transport, namespace: str, right: Right) -> bool:
+    """Ask the API server whether this account has a right; True where it does not answer such questions."""
+    attributes = {"group": right.group, "resource": right.resource, "verb": right.verb}
+    if not right.cluster_wide:
+        attributes["namespace"] = namespace
+    if right.subresource:
+        attributes["subresource"] = right.subresource
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
@@ -69,15 +99,12 @@ async def _must_be_allowed(
     try:
         answer = await transport.call("POST", REVIEWS, body=review)
     except ApiError:
-        return  # a server that does not answer reviews will refuse the call itself
-    if not (answer.get("status") or {}).get("allowed"):
-        name = f"{resource}/{subresource}" if subresource else resource
-        raise ClusterError(
-            f"no right to {verb} {name} in namespace {namespace}", remedy="docs/rbac.md lists what kprof needs"
-        )
+        return True  # a server that does not answer reviews will refuse the call itself
+    return bool((answer.get("status") or {}).get("allowed"))
 
 
-def _references(manifests: Sequence[PodManifest]) -> Iterator[tuple[str, str]]:
+def references(manifests: Sequence[PodManifest]) -> Iterator[tuple[str, str]]:
+    """Yield kind and name of every object of the namespace that the pods need."""
     for manifest in manifests:
         spec = manifest.body["spec"]
         for entry in spec["containers"][0]["env"]:
@@ -91,7 +118,7 @@ def _references(manifests: Sequence[PodManifest]) -> Iterator[tuple[str, str]]:
 async def _must_exist(transport: Transport, namespace: str, kind: str, name: str) -> None:
     """Ask for the object's metadata alone, never for its content; without the right to ask, the pod will tell."""
     try:
-        await transport.call("GET", f"/api/v1/namespaces/{namespace}/{kind}/{name}", accept=_METADATA_ONLY)
+        await transport.call("GET", f"/api/v1/namespaces/{namespace}/{kind}/{name}", accept=METADATA_ONLY)
     except ApiError as error:
         if error.code == 403:
             return

@@ -5,6 +5,7 @@ from typing import Any
 
 from orchestrator.cluster.port import CONTAINER, Container, Phase, PodSnapshot
 
+LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"  # a field selector
 _STATES = ("terminated", "running", "waiting")
 
 

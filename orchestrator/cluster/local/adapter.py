@@ -10,7 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -19,8 +19,12 @@ from orchestrator.cluster.local.state import LocalPod, LocalState, default_state
 from orchestrator.cluster.manifest import unescape
 from orchestrator.cluster.port import (
     HTTP_PORT,
+    RUN_LABEL,
     Change,
+    Finding,
     HttpReply,
+    Leftover,
+    Level,
     LogChunk,
     PodManifest,
     PodRejectedError,
@@ -85,6 +89,22 @@ class LocalCluster:
             self._pools[resource] = found if found is not None else range(self._devices or 0)
         return self._pools[resource]
 
+    async def examine(self, manifests: Sequence[PodManifest]) -> AsyncIterator[Finding]:
+        """Look for the executable and for devices."""
+        program = shutil.which(self._executable[0])
+        if program is None:
+            install = "install vLLM (pip install vllm), or use --simulate"
+            yield Finding(Level.FAIL, "vllm", f"{self._executable[0]} is not on PATH", install)
+        else:
+            yield Finding(Level.OK, "vllm", program)
+        for resource in sorted({manifest.resource for manifest in manifests if manifest.resource}):
+            most = max(manifest.devices for manifest in manifests if manifest.resource == resource)
+            pool = await self._pool(resource)
+            level = Level.FAIL if most > len(pool) else Level.OK
+            remedy = "leave the larger points out with --only" if most > len(pool) else None
+            text = f"{resource}: this machine has {len(pool)}, the largest point takes {most}"
+            yield Finding(level, "devices", text, remedy)
+
     async def free_devices(self, resource: str | None) -> int | None:
         """Return the devices no local pod holds; a point that needs none takes the machine, so there is one place."""
         if resource is None:
@@ -99,6 +119,10 @@ class LocalCluster:
         live = (pod for pod in self._state.all() if pod.resource == resource)
         return {index for pod in live if not pod.snapshot.finished for index in pod.devices}
 
+    def hold(self, run: str) -> AbstractAsyncContextManager[None]:
+        """Hold the run's lock in the state folder."""
+        return _held(self._state, run)
+
     async def open_run(self, run: str) -> None:
         """Local pods have no owner: their shims carry the deadline."""
 
@@ -106,6 +130,13 @@ class LocalCluster:
         """Delete what is left of the run's pods."""
         for pod in self._state.of_run(run):
             await self.delete(pod.snapshot)
+
+    async def leftovers(self) -> list[Leftover]:
+        """Return the pods of this state folder by run."""
+        runs: dict[str, list[str]] = {}
+        for pod in self._state.all():
+            runs.setdefault(pod.snapshot.labels.get(RUN_LABEL, ""), []).append(pod.snapshot.name)
+        return [Leftover(run, tuple(sorted(names))) for run, names in sorted(runs.items()) if run]
 
     async def create(self, manifest: PodManifest) -> PodSnapshot:
         """Start the pod's shim, or adopt the pod of this name that a killed kprof left behind."""
@@ -278,6 +309,12 @@ class LocalCluster:
                 os.kill(now.shim, signal.SIGKILL)
                 return
             await asyncio.sleep(POLL_SECONDS / 2)
+
+
+@asynccontextmanager
+async def _held(state: LocalState, run: str) -> AsyncIterator[None]:
+    with state.driving(run):
+        yield
 
 
 def _local(word: str, port: int) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster.port import RUN_LABEL, Container, Phase, PodSnapshot
+from orchestrator.cluster.process import process_start
+from orchestrator.errors import RunDrivenError
 
 START_GRACE_SECONDS = 15.0
 
@@ -42,6 +44,7 @@ class LocalState:
 
     def __init__(self, folder: Path) -> None:
         self.pods = folder / "pods"
+        self._runs = folder / "runs"
         self._lock = folder / "lock"
 
     @contextlib.contextmanager
@@ -51,6 +54,25 @@ class LocalState:
         with self._lock.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    @contextlib.contextmanager
+    def driving(self, run: str) -> Iterator[None]:
+        """Hold a run against other kprofs of this user; the kernel gives it back when its holder dies."""
+        self._runs.mkdir(parents=True, exist_ok=True)
+        path = self._runs / run
+        with path.open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                lock.seek(0)
+                raise RunDrivenError(
+                    f"run {run} is being driven by another kprof (process {lock.read(20).strip() or 'unknown'})",
+                    remedy="wait for it, or start another run with --fresh",
+                ) from error
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield  # the file stays: to remove it while another kprof opens it would make two locks
 
     def all(self) -> list[LocalPod]:
         """Return every pod there is, of any run."""
@@ -109,15 +131,6 @@ def _container(phase: Phase, status: dict[str, Any]) -> Container | None:
         return Container("running")
     reason = status.get("reason") or ("Completed" if phase is Phase.SUCCEEDED else "Error")
     return Container("terminated", reason, status.get("message", ""), status.get("exit_code"))
-
-
-def process_start(pid: int) -> str | None:
-    """Return a process's start time in clock ticks since boot; None when there is no such process."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
 
 
 def _alive(folder: Path, status: dict[str, Any]) -> bool:

@@ -1,0 +1,228 @@
+"""Whether this cluster can run a sweep: each finding with the command that mends it. Nothing is created."""
+
+import copy
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from orchestrator.cluster.kubernetes.preflight import (
+    METADATA_ONLY,
+    NEEDED_RIGHTS,
+    PREFLIGHT_OUTAGE_SECONDS,
+    Right,
+    is_allowed,
+    references,
+)
+from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of
+from orchestrator.cluster.kubernetes.transport import ApiError, Transport
+from orchestrator.cluster.port import POINT_ID_LABEL, Finding, Level, PodManifest
+
+# What a sweep goes on without, and what it then lacks.
+WISHED_RIGHTS: tuple[tuple[Right, str], ...] = (
+    (Right("", "nodes", "", "list", cluster_wide=True), "free devices are unknown: use --max-gpus"),
+    (Right("", "pods", "", "list", cluster_wide=True), "free devices are unknown: use --max-gpus"),
+    (Right("", "secrets", "", "get"), "a missing Secret is found only when the first pod waits for it"),
+    (Right("", "configmaps", "", "list"), "`kprof clean` cannot find old anchors"),
+    (Right("coordination.k8s.io", "leases", "", "list"), "`kprof clean` cannot find old Leases"),
+)
+ENFORCE = "pod-security.kubernetes.io/enforce"
+# Extended resources that device plug-ins of accelerators advertise.
+_ACCELERATORS = ("/gpu", "/gaudi", "/tpu", "/Ascend", "gpu.intel.com/", "/neuron")
+
+
+class Doctor:
+    """Examines one namespace; `manifests` are the pods of the points that shall run, empty without a matrix."""
+
+    def __init__(self, transport: Transport, namespace: str, manifests: Sequence[PodManifest]) -> None:
+        self._transport = transport.with_outage(PREFLIGHT_OUTAGE_SECONDS)
+        self._namespace = namespace
+        self._manifests = manifests
+        self._base = f"/api/v1/namespaces/{namespace}"
+        self._kubectl = f"kubectl -n {namespace}"
+
+    async def findings(self) -> AsyncIterator[Finding]:
+        """Yield what was found, in the order in which it should be mended; raises ClusterError when nobody answers."""
+        version = await self._transport.call("GET", "/version")
+        yield Finding(Level.OK, "API server", f"Kubernetes {version.get('gitVersion', 'of unknown version')}")
+        for examine in (
+            self._access,
+            self._pod_security,
+            self._devices,
+            self._quota,
+            self._needed_objects,
+            self._images,
+            self._kueue,
+            self._dry_run,
+        ):
+            async for finding in examine():
+                yield finding
+
+    async def _access(self) -> AsyncIterator[Finding]:
+        missing = [right for right in NEEDED_RIGHTS if not await is_allowed(self._transport, self._namespace, right)]
+        for right in missing:
+            yield Finding(
+                Level.FAIL,
+                "access",
+                f"no right to {right.verb} {right.name} in {self._namespace}",
+                f"{self._kubectl} create role kprof-{right.resource}-{right.verb} --verb={right.verb} "
+                f"--resource={right.kubectl_name}; or apply manifests/base",
+            )
+        if not missing:
+            yield Finding(Level.OK, "access", f"all {len(NEEDED_RIGHTS)} rights in {self._namespace}")
+        for right, lack in WISHED_RIGHTS:
+            if not await is_allowed(self._transport, self._namespace, right):
+                where = "in all namespaces" if right.cluster_wide else f"in {self._namespace}"
+                yield Finding(Level.WARN, "access", f"no right to {right.verb} {right.name} {where}: {lack}")
+
+    async def _pod_security(self) -> AsyncIterator[Finding]:
+        namespace = await self._read(f"/api/v1/namespaces/{self._namespace}")
+        if namespace is None:
+            return
+        level = (namespace["metadata"].get("labels") or {}).get(ENFORCE)
+        if level == "restricted":
+            yield Finding(
+                Level.WARN,
+                "pod security",
+                f"{self._namespace} enforces `restricted`, which most vLLM images violate",
+                f"kubectl label --overwrite namespace {self._namespace} {ENFORCE}=baseline",
+            )
+        else:
+            yield Finding(Level.OK, "pod security", f"{self._namespace} enforces {level or 'nothing'}")
+
+    async def _devices(self) -> AsyncIterator[Finding]:
+        nodes = await self._items("/api/v1/nodes")
+        pods = await self._items("/api/v1/pods", {"fieldSelector": LIVE_PODS})
+        if nodes is None or pods is None:
+            return  # told by the access check
+        wanted = {manifest.resource for manifest in self._manifests if manifest.resource}
+        resources = wanted | {name for node in nodes for name in _allocatable(node) if _is_accelerator(name)}
+        for resource in sorted(resources):
+            free = {node["metadata"]["name"]: _free(node, pods, resource) for node in nodes}
+            total = sum(_count(_allocatable(node).get(resource)) for node in nodes)
+            largest = max(free.values(), default=0)
+            text = f"{resource}: {sum(free.values())} of {total} free on {sum(bool(n) for n in free.values())} nodes"
+            most = max((m.devices for m in self._manifests if m.resource == resource), default=0)
+            biggest = max((_count(_allocatable(node).get(resource)) for node in nodes), default=0)
+            if most > biggest:
+                yield Finding(
+                    Level.FAIL,
+                    "devices",
+                    f"{text}; the largest point takes {most} on one node, the largest node has {biggest}",
+                    "kubectl describe nodes | grep -A8 Allocatable; is the device plug-in installed?",
+                )
+            elif most > largest:
+                yield Finding(Level.WARN, "devices", f"{text}; the largest point ({most}) will wait for its turn")
+            else:
+                yield Finding(Level.OK, "devices", text)
+        if not resources:
+            yield Finding(
+                Level.FAIL,
+                "devices",
+                "no node advertises an accelerator",
+                "install the vendor's device plug-in (for NVIDIA: the GPU operator), then: kubectl describe nodes",
+            )
+
+    async def _quota(self) -> AsyncIterator[Finding]:
+        for quota in await self._items(f"{self._base}/resourcequotas") or []:
+            status = quota.get("status") or {}
+            for name, hard in (status.get("hard") or {}).items():
+                if not _is_accelerator(name):
+                    continue
+                used = _count((status.get("used") or {}).get(name))
+                resource = name.removeprefix("requests.")
+                most = max((m.devices for m in self._manifests if m.resource == resource), default=0)
+                text = f"{quota['metadata']['name']}: {used} of {hard} {name} used"
+                if most > _count(hard):
+                    remedy = f"{self._kubectl} edit resourcequota {quota['metadata']['name']}"
+                    yield Finding(Level.FAIL, "quota", f"{text}; the largest point takes {most}", remedy)
+                else:
+                    yield Finding(Level.OK, "quota", text)
+
+    async def _needed_objects(self) -> AsyncIterator[Finding]:
+        for kind, name in sorted(set(references(self._manifests))):
+            try:
+                await self._transport.call("GET", f"{self._base}/{kind}/{name}", accept=METADATA_ONLY)
+            except ApiError as error:
+                if error.code != 404:
+                    yield Finding(Level.WARN, kind, f"{name}: {error.message}")
+                    continue
+                remedy = (
+                    f"{self._kubectl} create secret generic {name} --from-literal=HF_TOKEN=..."
+                    if kind == "secrets"
+                    else f"create a PersistentVolumeClaim {name} in {self._namespace}"
+                )
+                yield Finding(Level.FAIL, kind, f"{name} is not there", remedy)
+            else:
+                yield Finding(Level.OK, kind, f"{name} is there")
+
+    async def _images(self) -> AsyncIterator[Finding]:
+        images = {str(container["image"]) for m in self._manifests for container in m.body["spec"]["containers"]}
+        nodes = await self._items("/api/v1/nodes") if images else None
+        for image in sorted(images):
+            where = [node for node in nodes or [] if _has_image(node, image)]
+            text = f"on {len(where)} nodes" if nodes is not None else "nobody tells on which nodes"
+            rest = "" if where else "; it will be pulled, and the first start takes longer"
+            yield Finding(Level.OK, "image", f"{image}: {text}{rest}")
+
+    async def _kueue(self) -> AsyncIterator[Finding]:
+        try:
+            groups = await self._transport.call("GET", "/apis")
+        except ApiError:
+            return
+        if any(group.get("name") == "kueue.x-k8s.io" for group in groups.get("groups") or []):
+            text = "installed; kprof's bare pods are queued only where Kueue's pod integration is on"
+            yield Finding(
+                Level.WARN, "Kueue", text, "kubectl -n kueue-system get configmap kueue-manager-config -o yaml"
+            )
+
+    async def _dry_run(self) -> AsyncIterator[Finding]:
+        refused = 0
+        for manifest in self._manifests:
+            try:
+                await self._transport.call(
+                    "POST", f"{self._base}/pods", {"dryRun": "All"}, copy.deepcopy(dict(manifest.body))
+                )
+            except ApiError as error:
+                if error.reason == "AlreadyExists" or "exceeded quota" in error.message:
+                    continue
+                refused += 1
+                point = manifest.labels.get(POINT_ID_LABEL, manifest.name)
+                yield Finding(Level.FAIL, "pods", f"{point}: {error.message}", "mend `pod:` of the matrix")
+        if self._manifests and not refused:
+            yield Finding(Level.OK, "pods", f"the API server accepts all {len(self._manifests)} pods")
+
+    async def _read(self, path: str) -> dict[str, Any] | None:
+        try:
+            return await self._transport.call("GET", path)
+        except ApiError:
+            return None
+
+    async def _items(self, path: str, params: dict[str, str] | None = None) -> list[dict[str, Any]] | None:
+        try:
+            return list((await self._transport.call("GET", path, params)).get("items") or [])
+        except ApiError:
+            return None
+
+
+def _is_accelerator(name: str) -> bool:
+    return any(part in name for part in _ACCELERATORS)
+
+
+def _count(text: object) -> int:
+    return int(str(text)) if str(text).isdigit() else 0
+
+
+def _allocatable(node: dict[str, Any]) -> dict[str, str]:
+    return dict((node.get("status") or {}).get("allocatable") or {})
+
+
+def _free(node: dict[str, Any], pods: Sequence[dict[str, Any]], resource: str) -> int:
+    if (node.get("spec") or {}).get("unschedulable"):
+        return 0
+    name = node["metadata"]["name"]
+    taken = sum(devices_of(pod, resource) for pod in pods if (pod.get("spec") or {}).get("nodeName") == name)
+    return max(0, _count(_allocatable(node).get(resource)) - taken)
+
+
+def _has_image(node: dict[str, Any], image: str) -> bool:
+    names = [name for held in (node.get("status") or {}).get("images") or [] for name in held.get("names") or []]
+    return any(name == image or name.endswith("/" + image) for name in names)

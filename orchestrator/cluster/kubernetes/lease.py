@@ -1,0 +1,176 @@
+"""One kprof drives a run: a Lease that the driver renews, and that nobody else may take while it is fresh."""
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from orchestrator.cluster.kubernetes.transport import ApiError, Object, Transport
+from orchestrator.cluster.port import RUN_LABEL
+from orchestrator.cluster.process import Driver
+from orchestrator.errors import ClusterError, RunDrivenError
+
+LEASE_SECONDS = 15
+RENEW_SECONDS = 5.0
+RELEASE_OUTAGE_SECONDS = 5.0
+REMEDY = "docs/rbac.md lists what kprof needs"
+
+
+def lease_path(namespace: str) -> str:
+    """Return the path of a namespace's Leases."""
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+
+
+def holder_of(lease: Object) -> str:
+    """Return who holds a Lease; empty when nobody does."""
+    return str((lease.get("spec") or {}).get("holderIdentity") or "")
+
+
+async def server_time(transport: Transport, namespace: str) -> datetime.datetime:
+    """Return the API server's clock: a Lease made as a dry run carries it, so that no two clocks are compared."""
+    body = _body("kprof-clock", "", Driver.this())
+    body["metadata"] = {"generateName": "kprof-clock-"}
+    made = await transport.call("POST", lease_path(namespace), {"dryRun": "All"}, body)
+    return _time(made["metadata"]["creationTimestamp"])
+
+
+def renewed_at(lease: Object) -> datetime.datetime:
+    """Return when a Lease was last written, by the API server's clock."""
+    metadata = lease["metadata"]
+    times = [str(field["time"]) for field in metadata.get("managedFields") or [] if field.get("time")]
+    return max(_time(text) for text in [*times, metadata["creationTimestamp"]])
+
+
+class RunLease:
+    """The Lease of one run in one namespace."""
+
+    def __init__(self, transport: Transport, namespace: str, run: str, *, driver: Driver | None = None) -> None:
+        self._transport = transport
+        self._namespace = namespace
+        self._run = run
+        self._name = f"kp-{run[:8]}"
+        self._leases = lease_path(namespace)
+        self._path = f"{self._leases}/{self._name}"
+        self._driver = driver or Driver.this()
+        self._lease: Object = {}
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Hold the Lease while the body runs; raises RunDrivenError when another kprof has it, or takes it."""
+        await self._acquire()
+        driver = asyncio.current_task()
+        renewing = asyncio.create_task(self._renew(), name=f"lease of {self._run}")
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None and driver is not None:
+                driver.cancel()  # the run is lost: what drives it must stop
+
+        renewing.add_done_callback(ended)
+        try:
+            yield
+        except asyncio.CancelledError:
+            lost = renewing.exception() if renewing.done() and not renewing.cancelled() else None
+            if lost is not None:
+                raise lost from None
+            raise
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            await self._release()
+
+    async def _acquire(self) -> None:
+        if await self._created():
+            return
+        lease = await self._read()
+        if lease is None:
+            await self._acquire()
+            return
+        await self._refuse_if_fresh(lease)
+        self._lease = lease
+        if not await self._write():
+            await self._acquire()  # somebody was faster; now it is fresh
+
+    async def _created(self) -> bool:
+        try:
+            self._lease = await self._transport.call("POST", self._leases, body=self._new())
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise ClusterError(f"creating the run's Lease: {error.message}", remedy=REMEDY) from error
+            return False
+        return True
+
+    async def _refuse_if_fresh(self, lease: Object) -> None:
+        holder = holder_of(lease)
+        driver = Driver.parse(holder)
+        if not holder or holder == str(self._driver) or (driver is not None and driver.known_dead):
+            return
+        age = (await server_time(self._transport, self._namespace) - renewed_at(lease)).total_seconds()
+        if age <= LEASE_SECONDS:
+            who = f"{driver.host}, process {driver.pid}" if driver else holder
+            raise RunDrivenError(
+                f"run {self._run} is being driven by another kprof ({who}), heard of {max(0.0, age):.0f} s ago",
+                remedy=f"wait for it, start another run with --fresh; if it died, try again in {LEASE_SECONDS} s",
+            )
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if not await self._write():
+                lease = await self._read()
+                if lease is None:
+                    await self._acquire()
+                elif holder_of(lease) == str(self._driver):
+                    self._lease = lease
+                else:
+                    raise RunDrivenError(
+                        f"another kprof took over run {self._run} ({holder_of(lease)}); this one stops",
+                        remedy="let one kprof drive a run",
+                    )
+
+    async def _write(self) -> bool:
+        """Write holder and time; False when the Lease changed since it was read, or is gone."""
+        body = {**self._lease, "spec": self._new()["spec"]}
+        try:
+            self._lease = await self._transport.call("PUT", self._path, body=body)
+        except ApiError as error:
+            if error.code in {404, 409}:
+                return False
+            raise ClusterError(f"renewing the run's Lease: {error.message}", remedy=REMEDY) from error
+        return True
+
+    async def _read(self) -> Object | None:
+        try:
+            return await self._transport.call("GET", self._path)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise ClusterError(f"reading the run's Lease: {error.message}", remedy=REMEDY) from error
+
+    async def _release(self) -> None:
+        """Delete the Lease if it is still this kprof's; what fails here expires by itself."""
+        uid = (self._lease.get("metadata") or {}).get("uid")
+        version = (self._lease.get("metadata") or {}).get("resourceVersion")
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid, "resourceVersion": version},
+        }
+        with suppress(ApiError, ClusterError):
+            await self._transport.with_outage(RELEASE_OUTAGE_SECONDS).call("DELETE", self._path, body=options)
+
+    def _new(self) -> Object:
+        return _body(self._name, self._run, self._driver)
+
+
+def _body(name: str, run: str, driver: Driver) -> Object:
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name, "labels": {RUN_LABEL: run, "app.kubernetes.io/managed-by": "kprof"}},
+        "spec": {"holderIdentity": str(driver), "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now},
+    }
+
+
+def _time(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text)
