@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from orchestrator.vllm_log.result import LARGEST, Evidence
+from orchestrator.vllm_log.result import FACTS, Evidence
 
 MAX_PROCESSES = 1024
 
@@ -146,7 +146,7 @@ class Ledger:
 
 
 def _counts_more(name: str, value: float, known: float) -> bool:
-    return value > known if name in LARGEST else value < known
+    return FACTS.get(name, min)(value, known) != known
 
 
 def _derive(sums: Sums) -> None:

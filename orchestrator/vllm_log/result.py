@@ -1,77 +1,51 @@
 """What the parser says of one start-up: facts, per rank and overall, failure, checks, and the evidence of each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.vllm_log.redact import redact
 
-# Over several ranks the overall fact is the largest of these, the smallest of all others.
-LARGEST = frozenset(
-    {
-        "weights_gib",
-        "activation_gib",
-        "non_torch_gib",
-        "consumed_gib",
-        "non_kv_cache_gib",
-        "torch_peak_gib",
-        "load_peak_gib",
-        "external_weights_gib",
-        "mm_decode_reserve_gib",
-        "cuda_graph_gib",
-        "cuda_graph_estimated_gib",
-        "encoder_graph_gib",
-        "encoder_cache_tokens",
-        "encoder_items",
-        "cpu_blocks",
-        "cpu_offload_gib",
-        "checkpoint_gib",
-        "model_load_seconds",
-        "profile_seconds",
-        "compile_seconds",
-        "graph_capture_seconds",
-        "engine_init_seconds",
-    }
-)
+# Every fact in the order in which it is printed, and which value counts over several ranks: the largest of what is
+# used, the smallest of what is left.
+FACTS: Mapping[str, Callable[[float, float], float]] = {
+    "weights_gib": max,
+    "activation_gib": max,
+    "non_torch_gib": max,
+    "consumed_gib": max,
+    "non_kv_cache_gib": max,
+    "torch_peak_gib": max,
+    "load_peak_gib": max,
+    "cuda_graph_gib": max,
+    "cuda_graph_estimated_gib": max,
+    "encoder_graph_gib": max,
+    "encoder_cache_tokens": max,
+    "encoder_items": max,
+    "kv_cache_gib": min,
+    "kv_cache_in_use_gib": min,
+    "kv_cache_tokens": min,
+    "kv_cache_blocks": min,
+    "cpu_blocks": max,
+    "max_concurrency": min,
+    "concurrency_tokens": min,
+    "device_total_gib": min,
+    "device_free_gib": min,
+    "requested_gib": min,
+    "utilization_ratio": min,
+    "free_after_profile_gib": min,
+    "free_in_request_gib": min,
+    "external_weights_gib": max,
+    "mm_decode_reserve_gib": max,
+    "cpu_offload_gib": max,
+    "checkpoint_gib": max,
+    "model_load_seconds": max,
+    "profile_seconds": max,
+    "compile_seconds": max,
+    "graph_capture_seconds": max,
+    "engine_init_seconds": max,
+}
 WHOLE_NUMBERS = frozenset(
     {"kv_cache_tokens", "kv_cache_blocks", "concurrency_tokens", "cpu_blocks", "encoder_cache_tokens", "encoder_items"}
-)
-# The order in which facts are printed.
-FACTS = (
-    "weights_gib",
-    "activation_gib",
-    "non_torch_gib",
-    "consumed_gib",
-    "non_kv_cache_gib",
-    "torch_peak_gib",
-    "load_peak_gib",
-    "cuda_graph_gib",
-    "cuda_graph_estimated_gib",
-    "encoder_graph_gib",
-    "encoder_cache_tokens",
-    "encoder_items",
-    "kv_cache_gib",
-    "kv_cache_in_use_gib",
-    "kv_cache_tokens",
-    "kv_cache_blocks",
-    "cpu_blocks",
-    "max_concurrency",
-    "concurrency_tokens",
-    "device_total_gib",
-    "device_free_gib",
-    "requested_gib",
-    "utilization_ratio",
-    "free_after_profile_gib",
-    "free_in_request_gib",
-    "external_weights_gib",
-    "mm_decode_reserve_gib",
-    "cpu_offload_gib",
-    "checkpoint_gib",
-    "model_load_seconds",
-    "profile_seconds",
-    "compile_seconds",
-    "graph_capture_seconds",
-    "engine_init_seconds",
 )
 
 

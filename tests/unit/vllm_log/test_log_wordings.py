@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.vllm_log import parse_log
 from orchestrator.vllm_log.causes import CAUSES, Cause
+from orchestrator.vllm_log.result import FACTS
 from orchestrator.vllm_log.wordings import WORDINGS, Wording
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
@@ -70,3 +71,9 @@ def test_every_cause_is_found_beside_an_exception(cause: Cause) -> None:
     assert found.failure is not None
     kinds = {other.kind for other in CAUSES if other.order <= cause.order and other.template.pattern.search(text)}
     assert found.failure.kind.partition(".")[0] in {kind.partition(".")[0] for kind in kinds}
+
+
+def test_every_fact_has_its_place_in_the_output() -> None:
+    """A fact that the result does not know would be read and never shown."""
+    names = {name.partition(":")[0] for wording in WORDINGS for name in wording.template.names}
+    assert names - {""} <= FACTS.keys()
