@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test e2e real-vllm fuzz lint format types check bed-up bed-down kind kind-down lock schema clean
+.PHONY: help setup demo test e2e real-vllm fuzz lint format types security deploy-lint check bed-up bed-down kind kind-down lock schema clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,20 @@ format: setup  ## Format the code.
 
 types: setup  ## Check types.
 	@$(BIN)/mypy
+
+# B104: the simulator listens where vLLM does. B108: /dev/shm is inside the pod.
+security: setup  ## Look for unsafe constructs in the code.
+	@$(BIN)/bandit --quiet --recursive orchestrator --severity-level medium --skip B104,B108
+
+# checkov brings its own versions of half of PyPI, so it lives in an environment of its own.
+CHECKOV_VERSION := 3.3.30
+CHECKOV := $(or $(KPROF_CACHE),$(HOME)/.cache/kprof)/checkov-$(CHECKOV_VERSION)
+
+deploy-lint: setup  ## Lint Dockerfile, scripts, YAML, manifests and chart; builds helm and kustomize, installs checkov.
+	@$(BIN)/python -m tests.bed.helm
+	@test -x $(CHECKOV)/bin/checkov || { $(PYTHON) -m venv $(CHECKOV) && $(CHECKOV)/bin/pip install --quiet \
+	  --disable-pip-version-check checkov==$(CHECKOV_VERSION); }
+	@PATH=$(CURDIR)/$(BIN):$(CHECKOV)/bin:$$PATH KPROF_REQUIRE_LINT=1 manifests/lint.sh
 
 check: lint types test  ## Everything but the cluster suite.
 

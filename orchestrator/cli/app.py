@@ -92,6 +92,9 @@ def sweep(
     max_gpus: Annotated[int | None, typer.Option("--max-gpus", min=1, help="Devices in use at once.")] = None,
     max_parallel: Annotated[int | None, typer.Option("--max-parallel", min=1, help="Points in flight at once.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new run instead of resuming.")] = False,
+    repeat: Annotated[
+        bool, typer.Option("--repeat", help="Resume an unfinished run, start a new one after a finished one.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, create nothing.")] = False,
     output: Annotated[Output, typer.Option("--format", help="What stdout gets.")] = Output.HUMAN,
     store: StoreUrl = "sqlite:///kprof.db",
@@ -113,6 +116,7 @@ def sweep(
         max_gpus=max_gpus,
         max_parallel=max_parallel,
         fresh=fresh,
+        repeat=repeat,
         dry_run=dry_run,
         as_json=output is Output.JSON,
         store=store,

@@ -35,6 +35,7 @@ class SweepOptions:
     max_gpus: int | None
     max_parallel: int | None
     fresh: bool
+    repeat: bool
     dry_run: bool
     as_json: bool
     store: str
@@ -71,7 +72,7 @@ def run_sweep(options: SweepOptions) -> int:
             stop.listen(cluster)
             with open_view(selected, simulated=options.simulate) as view:
                 sweep = Sweep(cluster, store, matrix, limits=limits, simulation=simulation, observe=view.update)
-                record = await sweep.prepare(selected, fresh=options.fresh)
+                record = await sweep.prepare(selected, fresh=options.fresh, repeat=options.repeat)
                 with store.driving(record):
                     view.start(record, {point.hash for point in sweep.remaining(record, selected)})
                     await sweep.run(record, selected)

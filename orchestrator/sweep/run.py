@@ -60,14 +60,16 @@ class Sweep:
         self._holding: set[str] = set()  # hashes of points whose container runs
         self._unsaved = False
 
-    async def prepare(self, selected: Sequence[Point], *, fresh: bool) -> RunRecord:
+    async def prepare(self, selected: Sequence[Point], *, fresh: bool, repeat: bool = False) -> RunRecord:
         """Return the newest run of this matrix, cluster and source, or record a new one.
 
+        A new one is made when there is none, with `fresh` always, and with `repeat` when every selected point of the
+        newest has a result: so a nightly run goes on with what was interrupted, and measures anew what was not.
         A new run is recorded only when the cluster could run the selected points; raises ClusterError otherwise.
         """
         digest = matrix_digest(list(self._matrix.points))
         known = self._store.latest_run(digest, self._cluster.name, str(self.source))
-        if known is not None and not fresh:
+        if known is not None and not fresh and not (repeat and self._all_have_results(known, selected)):
             self._store.describe_points(known.id, self._matrix.points)
             return known
         self._refuse_too_large(selected)
@@ -85,6 +87,10 @@ class Sweep:
             with contextlib.suppress(RunDrivenError), self._store.driving(run):
                 async with self._cluster.hold(run.id):
                     await self._cluster.close_run(run.id)
+
+    def _all_have_results(self, run: RunRecord, selected: Sequence[Point]) -> bool:
+        done = {result.point.hash for result in self._store.results(run.id)}
+        return all(point.hash in done for point in selected)
 
     def remaining(self, run: RunRecord, selected: Sequence[Point]) -> list[Point]:
         """Return the selected points that have no result yet, or only the cluster's trouble for one."""

@@ -23,6 +23,7 @@ from tests.fakes.cluster import (
     FakeServer,
     Script,
     ended,
+    gone,
     later,
     log,
     running,
@@ -373,3 +374,27 @@ async def test_progress_ends_with_the_result_of_every_point(store: Store) -> Non
     done = {p.point.id: p.result for p in seen if p.stage == "done"}
     assert set(done) == {"g0", "g1"}
     assert all(result is not None for result in done.values())
+
+
+async def test_repeat_measures_anew_only_what_was_finished(store: Store) -> None:
+    """A nightly sweep: what was interrupted goes on, what has all its results begins again."""
+    matrix = _matrix(1, 1)
+    first = await _run(_sweep(_cluster(matrix, _good(), _bad()), store, matrix), matrix)
+    again = _sweep(_cluster(matrix, _good(), _good()), store, matrix)
+    second = await again.prepare(matrix.points, fresh=False, repeat=True)
+    assert second.id != first.id
+    await again.run(second, matrix.points[:1])
+    resumed = await again.prepare(matrix.points, fresh=False, repeat=True)
+    assert resumed.id == second.id
+    assert len(store.results(first.id)) == 2
+
+
+async def test_repeat_does_not_wait_for_ever_for_points_the_cluster_refuses(store: Store) -> None:
+    """Trouble of the cluster is a result of that night: the next night tries all points again."""
+    matrix = _matrix(1)
+    cluster = _cluster(matrix, [running(), later(1, gone())])
+    first = await _run(_sweep(cluster, store, matrix), matrix)
+    (result,) = store.results(first.id)
+    assert (result.failure_kind or "").startswith("pod.")
+    second = await _sweep(_cluster(matrix, _good()), store, matrix).prepare(matrix.points, fresh=False, repeat=True)
+    assert second.id != first.id
