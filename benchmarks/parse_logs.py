@@ -1,8 +1,9 @@
 """How fast the parser reads, beside grep of the same patterns, one pass for each pattern, and wc -l.
 
-    python benchmarks/parse_logs.py [--logs tests/data/logs] [--megabytes 100] [--runs 3]
+    python benchmarks/parse_logs.py [--logs tests/data/logs] [--megabytes 100] [--runs 3] [--served]
 
-A log of the wanted size is made by repeating the real logs of a folder. Each way runs as a process of its own, the
+A log of the wanted size is made by repeating the real logs of a folder; with --served, nine tenths of it are what a
+server prints while it serves. Each way runs as a process of its own, the
 ways in turn, and the best of all runs counts: what disturbs a run only makes it slower.
 """
 
@@ -38,10 +39,23 @@ DOZEN = (
 )
 
 
-def make_log(folder: Path, megabytes: int, path: Path) -> int:
+SERVED = (
+    b"(APIServer pid=1) INFO 11-21 03:08:42 [loggers.py:236] Engine 000: Avg prompt throughput: 812.4 tokens/s, Avg "
+    b"generation throughput: 1204.9 tokens/s, Running: 37 reqs, Waiting: 0 reqs, GPU KV cache usage: 41.2%, Prefix "
+    b"cache hit rate: 12.6%\n"
+    b'(APIServer pid=1) INFO:     10.0.3.17:51522 - "POST /v1/chat/completions HTTP/1.1" 200 OK\n'
+    b'(APIServer pid=1) INFO:     10.0.3.18:40112 - "GET /health HTTP/1.1" 200 OK\n'
+    b"(EngineCore_DP0 pid=83) DEBUG 11-21 03:08:42 [v1/engine/core.py:717] EngineCore loop active.\n"
+    b"(EngineCore_DP0 pid=83) DEBUG 11-21 03:08:43 [v1/engine/core.py:711] EngineCore waiting for work.\n"
+)
+
+
+def make_log(folder: Path, megabytes: int, path: Path, *, served: bool) -> int:
     """Write a log of about the wanted size; returns its bytes."""
     logs = [raw for file in sorted(folder.rglob("*.log")) if not (raw := file.read_bytes()).startswith(b"\xff\xfe")]
     one = b"".join(raw if raw.endswith(b"\n") else raw + b"\n" for raw in logs)
+    if served:
+        one += SERVED * (9 * len(one) // len(SERVED))
     wanted = megabytes * 1_000_000
     with path.open("wb") as log:
         for _ in range(wanted // len(one) + 1):
@@ -110,6 +124,7 @@ def main() -> None:
     options.add_argument("--megabytes", type=int, default=100)
     options.add_argument("--runs", type=int, default=3)
     options.add_argument("--every-pattern", action="store_true", help="also one pass for each pattern of the parser")
+    options.add_argument("--served", action="store_true", help="nine tenths are the lines of a server at work")
     options.add_argument("--way", nargs=2, help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.way:
@@ -117,7 +132,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "big.log")
-        size = make_log(given.logs, given.megabytes, path)
+        size = make_log(given.logs, given.megabytes, path, served=given.served)
         file = Path(folder, "patterns")
         file.write_text("\n".join(patterns()) + "\n")
         grep = [shutil.which("grep") or "grep", "-cE", "-f", str(file), str(path)]
