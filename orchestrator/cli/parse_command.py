@@ -1,10 +1,10 @@
 """`kprof parse`: the shared parser on files or stdin."""
 
-import gzip
+import contextlib
 import json
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,13 +14,16 @@ from orchestrator.cli.console import stdout_console
 from orchestrator.errors import UsageError
 from orchestrator.report.tables import printable
 from orchestrator.vllm.metrics import KvMetrics, read_metrics
-from orchestrator.vllm_log import StartUp, against_metrics, parse_log, unread_lines
+from orchestrator.vllm_log import LogParser, StartUp, against_metrics, unread_lines
 
 _GZIP = b"\x1f\x8b"
+CHUNK_BYTES = 1 << 20
 
 
 def parse_files(names: Sequence[str], metrics: Path | None, *, as_json: bool) -> int:
-    """Parse each log and print its start-ups in order; returns 0, or 1 when one failed or a check against /metrics did.
+    """Parse each log and print its start-ups in order.
+
+    Returns 0, or 1 when a start-up failed or was interrupted, when a log has none, or a check against /metrics failed.
 
     Raises UsageError for a file that cannot be read.
     """
@@ -28,10 +31,12 @@ def parse_files(names: Sequence[str], metrics: Path | None, *, as_json: bool) ->
     console = stdout_console()
     page = None if metrics is None else _read_metrics(metrics)
     for name in names:
-        raw = _read(name)
-        found = [start_up for start_up in parse_log(raw) if start_up.tells_something]
+        parser, lines = LogParser(), 0
+        for chunk in _chunks(name):
+            parser.feed(chunk)
+            lines += chunk.count(b"\n")
+        found = [start_up for start_up in parser.close() if start_up.tells_something]
         if not found:
-            lines = raw.count(b"\n")
             sys.stderr.write(f"error: {name}: no vLLM start-up in {lines} lines\n")
             sys.stderr.write("  name the log of the container that runs vLLM\n")
             failed = True
@@ -58,7 +63,7 @@ def show_unread(names: Sequence[str], *, as_json: bool) -> int:
     console = stdout_console()
     some = False
     for name in names:
-        found = unread_lines(_read(name))
+        found = unread_lines(b"".join(_chunks(name)))
         some = some or bool(found)
         for line in found:
             if as_json:
@@ -79,20 +84,33 @@ def _shown_name(name: str) -> str:
     return "-" if name == "-" else Path(name).name
 
 
-def _read(name: str) -> bytes:
-    if name == "-":
-        raw = sys.stdin.buffer.read()
-    else:
-        try:
-            raw = Path(name).read_bytes()
-        except OSError as error:
-            raise UsageError(f"{name}: {error.strerror or error}", remedy="name a log file, or - for stdin") from error
-    if not raw.startswith(_GZIP):
-        return raw
+def _chunks(name: str) -> Iterator[bytes]:
+    """Yield a log's bytes, unpacked; raises UsageError for a file that cannot be read."""
     try:
-        return gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
+        with contextlib.ExitStack() as stack:
+            file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+            head = file.read(CHUNK_BYTES)
+            unpack = zlib.decompressobj(wbits=31) if head.startswith(_GZIP) else None
+            while head:
+                if unpack is None:
+                    yield head
+                else:
+                    yield from _unpacked(unpack, head)
+                head = file.read(CHUNK_BYTES)
+            if unpack is not None and not unpack.eof:
+                raise UsageError(f"{name}: a damaged gzip file: it ends too early", remedy="fetch it again")
+    except zlib.error as error:
         raise UsageError(f"{name}: a damaged gzip file: {error}", remedy="unpack it and name the text") from error
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror or error}", remedy="name a log file, or - for stdin") from error
+
+
+def _unpacked(unpack: "zlib._Decompress", packed: bytes) -> Iterator[bytes]:
+    """Yield what the packed bytes hold, never more than a chunk at once, however well they are packed."""
+    while packed and not unpack.eof:
+        if part := unpack.decompress(packed, CHUNK_BYTES):
+            yield part
+        packed = unpack.unconsumed_tail
 
 
 def _read_metrics(path: Path) -> KvMetrics:

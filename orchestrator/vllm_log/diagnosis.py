@@ -17,6 +17,11 @@ _OOM_STAGES = frozenset({Stage.LOAD, Stage.PROFILE, Stage.GRAPH_CAPTURE, Stage.W
 _QUIET_LEVELS = frozenset({"TRACE", "DEBUG", "INFO"})
 _TELLING_FRAMES = {name: Stage[stage.upper()] for stage, names in STAGE_FRAMES for name in names}
 _FRAME_ORDER = [Stage[stage.upper()] for stage, _ in STAGE_FRAMES]
+_ACCELERATOR = ("oom", "gpu.")
+_BEFORE_READY = ("config.", "model.", "kv.")
+_AFTER_A_SIGNAL = ("comm.", "engine.", "host.")
+# Words by which an engine that served tells that it ends.
+_ENDS = ("EngineCore encountered a fatal error", "EngineDeadError", "died unexpectedly", "MQLLMEngine is already dead")
 _ESTIMATED_LENGTH = re.compile(r"the estimated maximum model length is (\d{1,12})")
 _DEVICE_INDEX = re.compile(r"on device (?:cuda|npu|xpu|hip|gpu):(\d{1,4})\b")
 MAX_TRACEBACKS = 64  # processes whose last traceback is remembered
@@ -62,11 +67,20 @@ class Diagnosis:
         self._death: _Sign | None = None
         self._exception: _Sign | None = None
         self._frames: dict[str, set[Stage]] = {}
+        # Of a server that came up: the end of one of its processes.
+        self._up = False
+        self._ended: _Sign | None = None
 
     @property
     def failed(self) -> bool:
         """Say whether the log shows that the start-up ended."""
-        return any((self._strong, self._weak, self._exception, self._death))
+        return any((self._strong, self._weak, self._exception, self._death, self._ended))
+
+    def came_up(self) -> None:
+        """Note that the server is ready: whatever looked like a failure until now was none."""
+        self._up = True
+        self._strong = self._weak = self._exception = self._death = None
+        self.enter(Stage.RUNTIME)
 
     def enter(self, stage: Stage) -> None:
         """Move on to a stage; stages never go back."""
@@ -99,12 +113,14 @@ class Diagnosis:
         """
         if self._strong is not None and not self._strong.open:
             return None
-        if line.level in _QUIET_LEVELS and "out of memory" not in line.message:
+        if line.level in _QUIET_LEVELS and "out of memory" not in line.message and "eceived signal" not in line.message:
             return None
         exception = EXCEPTION.search(line.message)
         if exception is None and len(line.message) < LONG_LINE and QUOTED_SOURCE.search(line.message):
             return None
         found = _first_cause(causes, line.message)
+        if self._up:
+            return self._read_served(line, found, is_exception=exception is not None)
         if found is not None:
             return self._found(*found, line)
         if self._exception is None and exception is not None and not _is_death(line.words):
@@ -113,6 +129,25 @@ class Diagnosis:
             )
         if deadly and self._death is None and _is_death(line.words):
             self._death = _Sign("engine.died", self.stage, proof_of(line), line.pid, None, {})
+        return None
+
+    def _read_served(
+        self, line: Line, found: tuple[Cause, dict[str, float]] | None, *, is_exception: bool
+    ) -> str | None:
+        """Read a line of a server that is ready: requests fail for reasons of their own, so that only the accelerator's
+        own words are believed alone. All else counts when a process of the engine tells that it ends.
+        """
+        if found is not None and found[0].kind.startswith(_ACCELERATOR):
+            return self._found(*found, line)
+        if found is not None and found[0].kind == "interrupted" and self._ended is None:
+            return self._found(*found, line)
+        if self._ended is None and any(needle in line.words for needle in _ENDS):
+            kind = found[0].kind if found is not None and found[0].kind.startswith("host.") else "engine.died"
+            self._ended = _Sign(kind, Stage.RUNTIME, proof_of(line), line.pid, None, {})
+            return kind if self._weak is None else None
+        if self._ended is not None and self._exception is None and is_exception and not _is_death(line.words):
+            kind = "unknown" if found is None or found[0].kind.startswith(_BEFORE_READY) else found[0].kind
+            self._exception = _Sign(kind, Stage.RUNTIME, proof_of(line), line.pid, None, {})
         return None
 
     def _found(self, cause: Cause, numbers: dict[str, float], line: Line) -> str | None:
@@ -164,9 +199,19 @@ class Diagnosis:
         seen = self._frames.get(pid) or self._frames.get("") or set()
         return next((stage for stage in _FRAME_ORDER if stage in seen), None)
 
+    def _decisive(self, *, up: bool) -> _Sign | None:
+        """Return the sign that counts; what follows a signal is its consequence."""
+        signal = self._weak if self._weak is not None and self._weak.kind == "interrupted" else None
+        if self._up:
+            return self._strong or (None if signal or self._ended is None else self._exception or self._ended)
+        strong = self._strong
+        if strong is not None and signal is not None and strong.kind.startswith(_AFTER_A_SIGNAL):
+            strong = strong if strong.proof.line_number < signal.proof.line_number else signal
+        return strong or (None if up else self._weak or self._exception or self._death)
+
     def conclude(self, known: Known) -> Failure | None:
         """Return the failure with its remedy; a weak sign counts only when the engine did not come up."""
-        sign = self._strong or (None if known.up else self._weak or self._exception or self._death)
+        sign = self._decisive(up=known.up)
         if sign is None:
             return None
         numbers = dict(sign.numbers)

@@ -21,11 +21,11 @@ _HEAD = re.compile(
     r"\[?(?P<file>[\w./\-]{1,200}):\d+\] ?"
 )
 # A box drawn by a terminal's viewer, and Ray's note on lines that it left out.
-_WRAPPED_END = re.compile(r"\s*(?:│|\[repeated \d{1,9}x across cluster\].*)$")
+_RAY_REPEATED = re.compile(r"\[repeated \d{1,9}x across cluster\]")
 # A structured logger (pythonjsonlogger, docker's json-file, zap): the record is one object, the message one of these.
 _MESSAGE_KEYS = ("message", "msg", "log", "text", "event")
 _LEVEL_KEYS = ("levelname", "level", "severity")
-_JSON = re.compile(r'\{(?=.*"(?:message|msg|log|text|event)"\s*:)\s*"')
+_MESSAGE_KEY = re.compile(r'"(?:message|msg|log|text|event)"\s{0,8}:')
 # logfmt: level=info msg="Model loading took 14.99 GiB" pid=12
 _LOGFMT = re.compile(r'(?:^|\s)(?:msg|message)="((?:[^"\\]|\\.){0,60000})"')
 _LOGFMT_FIELD = re.compile(
@@ -133,8 +133,10 @@ def _clean(text: str) -> str:
     if "\x1b" in text:
         text = _ANSI.sub("", text)
     text = text.replace("\x00", "").replace("\ufeff", "").rstrip("\r ")
-    if text.endswith("│") or "x across cluster]" in text:
-        text = _WRAPPED_END.sub("", text)
+    if text.endswith("│"):
+        text = text[:-1].rstrip()
+    if "x across cluster]" in text and (match := _RAY_REPEATED.search(text)):
+        text = text[: match.start()].rstrip()
     return text
 
 
@@ -201,9 +203,12 @@ def _process(text: str) -> tuple[str | None, str | None, int]:
 
 def _fields(text: str, before: int) -> Mapping[str, object] | None:
     """Return the fields of a structured logger's record that begins before `before`, None for plain text."""
-    if "{" in text and (match := _JSON.search(text)) and match.start() < before:
+    begin = text.find('{"')
+    if begin < 0:
+        begin = text.find('{ "')
+    if 0 <= begin < before and _MESSAGE_KEY.search(text, begin):
         try:
-            value = json.loads(text[match.start() : text.rindex("}") + 1])
+            value = json.loads(text[begin : text.rindex("}") + 1])
         except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
@@ -245,7 +250,8 @@ def _first(fields: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
     return next((str(value) for value in found if isinstance(value, str | int) and value != ""), None)
 
 
-_RANK_PARTS = re.compile(r"(?:DP|PP|TP)\d+")
+_RANK_PARTS = re.compile(r"(?:(?<![A-Z])DP|PP|PCP|(?<![A-Z])TP)\d+")
+_ENGINE_CORE = re.compile(r"EngineCore_(?:DP)?(\d{1,6})")
 _NUMBER = re.compile(r"(?:rank=|-|TP)(\d+)")
 
 
@@ -255,12 +261,13 @@ def rank_of(process: str | None) -> str | None:
 
     None for names that do not tell (`Worker`, `EngineCore`, `VllmWorkerProcess`).
     """
-    if process is None or not process.startswith(("Worker_", "VllmWorker ", "VllmWorker-", "EngineCore_DP")):
+    if process is None:
         return None
-    if process.startswith("EngineCore_DP"):
-        # Without workers of its own the engine core is the worker; `_DP0` is printed without data parallelism too.
-        index = process.removeprefix("EngineCore_DP")
-        return None if index == "0" else f"DP{index}_TP0"
+    if core := _ENGINE_CORE.fullmatch(process):
+        # Without workers of its own the engine core is the worker; the first is named so without data parallelism too.
+        return None if core.group(1) == "0" else f"DP{core.group(1)}_TP0"
+    if not process.startswith(("Worker_", "VllmWorker ", "VllmWorker-", "RayWorkerProc ")):
+        return None
     parts = _RANK_PARTS.findall(process)
     if parts:
         return "_".join(parts)

@@ -1,6 +1,7 @@
 """The book of facts: every value under its process, named by rank and reduced to overall values at the end."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from orchestrator.vllm_log.result import FACTS, Evidence
 
@@ -24,8 +25,17 @@ class Sums:
     derived: dict[str, str] = field(default_factory=dict)
 
 
+class Place(NamedTuple):
+    """Where a process stands: its data-, pipeline-, prefill-context- and tensor-parallel rank."""
+
+    data: int
+    pipeline: int
+    context: int
+    tensor: int
+
+
 class Ledger:
-    """Keeps the last value of each fact of each process, and the line that gave it.
+    """Keeps the last value of each fact of each process, and the line that gave it; of the engine the one that counts.
 
     A process may change its name during start-up (`Worker` becomes `Worker_PP1`), so it is known by its pid.
     """
@@ -35,7 +45,7 @@ class Ledger:
         self._engine: dict[str, tuple[float, Evidence]] = {}
         self._in_passing: dict[str, tuple[float, Evidence]] = {}
         self._ranks: dict[str, str] = {}
-        self._assigned: dict[str, tuple[int, int, int]] = {}
+        self._assigned: dict[str, Place] = {}
         self._first_engines: set[str] = set()
 
     def name(self, pid: str | None, rank: str | None) -> None:
@@ -48,8 +58,8 @@ class Ledger:
         if pid is not None and len(self._first_engines) < MAX_PROCESSES:
             self._first_engines.add(pid)
 
-    def assign(self, pid: str | None, place: tuple[int, int, int]) -> None:
-        """Note the data-, pipeline- and tensor-parallel rank that a process was told to be."""
+    def assign(self, pid: str | None, place: Place) -> None:
+        """Note the ranks that a process was told to be."""
         if pid is not None and len(self._assigned) < MAX_PROCESSES:
             self._assigned[pid] = place
 
@@ -63,14 +73,14 @@ class Ledger:
             return "DP0_TP0"
         if pid not in self._assigned:
             return None
-        data, pipeline, tensor = self._assigned[pid]
-        places = self._assigned.values()
-        parts = []
-        if any(place[0] for place in places):
-            parts.append(f"DP{data}")
-        if any(place[1] for place in places):
-            parts.append(f"PP{pipeline}")
-        return "_".join((*parts, f"TP{tensor}"))
+        place = self._assigned[pid]
+        others = self._assigned.values()
+        parts = [
+            f"{name}{rank}"
+            for index, (name, rank) in enumerate(zip(("DP", "PP", "PCP"), place[:3], strict=True))
+            if any(other[index] for other in others)
+        ]
+        return "_".join((*parts, f"TP{place.tensor}"))
 
     def put_in_passing(self, name: str, value: float, proof: Evidence) -> None:
         """Book a value that counts only when no line says it better: what an error message mentions in passing."""
@@ -124,8 +134,10 @@ class Ledger:
         proofs: dict[tuple[str, str], Evidence] = {}
         for book, rank in self._labels().items():
             for name, (value, proof) in self._books.get(book, {}).items():
-                sums.ranks.setdefault(rank, {})[name] = value
-                proofs[rank, name] = proof
+                facts = sums.ranks.setdefault(rank, {})
+                if name not in facts or _counts_more(name, value, facts[name]):
+                    facts[name] = value
+                    proofs[rank, name] = proof
         _derive(sums)
         chosen: dict[str, Evidence] = {}
         for rank, facts in sums.ranks.items():

@@ -131,7 +131,9 @@ ENGINE_START = re.compile(r"Initializing an? (?:V[01] )?LLM engine \(v")
 START = re.compile(r"vLLM API server version |vLLM server version |█\s+version \d")
 GRAPH_ESTIMATE = re.compile(r"graph memory profiling (?:is (enabled|disabled)|will be enabled)")
 # "rank 1 in world size 2 is assigned as DP rank 0, PP rank 0, TP rank 1"
-ASSIGNED = re.compile(r"is assigned as DP rank (\d{1,6}), PP rank (\d{1,6}),(?: PCP rank \d{1,6},)? TP rank (\d{1,6})")
+ASSIGNED = re.compile(
+    r"is assigned as DP rank (\d{1,6}), PP rank (\d{1,6}),(?: PCP rank (\d{1,6}),)? TP rank (\d{1,6})"
+)
 # "world_size=2 rank=1 local_rank=1 distributed_init_method=..."
 GLOBAL_RANK = re.compile(r"world_size=(\d{1,6}) rank=(\d{1,6}) local_rank=\d{1,6} distributed_init_method=")
 # The simulator's head says what it is; wrappers put words before it.

@@ -1,5 +1,6 @@
 """The incremental parser: bytes in, events out as soon as they are known, start-ups at the end."""
 
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from orchestrator.vllm_log.startup import StartUpReader
 
 # Passes over a block that stays in the processor's cache are fast, and a block's hits take little memory.
 BLOCK_BYTES = 256 * 1024
+MOST_START_UPS = 1000
 
 
 class Event(NamedTuple):
@@ -28,6 +30,7 @@ class Event(NamedTuple):
 class LogParser:
     """Reads one log as it grows; `feed` takes any chunking, `close` ends it. Memory does not grow with the log.
 
+    Of a log with more than 1000 start-ups, as a pod that crashes for days has, the last 1000 are kept.
     UTF-16 (Windows consoles) is recognised by its byte order mark, all else is taken for UTF-8.
     """
 
@@ -35,7 +38,8 @@ class LogParser:
         self._encoding = Encoding()
         self._splitter = BlockSplitter()
         self._count = 0
-        self._finished: list[StartUp] = []
+        self._finished: deque[StartUp] = deque(maxlen=MOST_START_UPS)
+        self._ended = 0
         self._simulated = False
         self._reader = StartUpReader(1)
 
@@ -69,8 +73,9 @@ class LogParser:
                 continue
             for line in frame(number, text):
                 if self._reader.ends_before(line, rules):
-                    self._finished.append(self._reader.result())
-                    self._reader = StartUpReader(len(self._finished) + 1, simulated=self._simulated)
+                    self._finished.append(self._reader.result(replaced=True))
+                    self._ended += 1
+                    self._reader = StartUpReader(self._ended + 1, simulated=self._simulated)
                 for name, value, figure in self._reader.read(line, rules):
                     yield Event(name, value, number, figure)
         self._count += block.count(b"\n")

@@ -3,43 +3,64 @@
 import re
 
 MASK = "[redacted]"
-# Names of settings that hold a secret; whatever stands before them (VLLM_, OPENAI_, hf-) belongs to the name.
+# What the name of a setting that holds a secret ends with; whatever stands before it (VLLM_, HF_, my-) belongs to it.
 _NAMES = (
-    r"(?:api[_-]?keys?|(?:hf|hub|access|auth|session|bearer)[_-]?token|secret(?:[_-]?access)?(?:[_-]?key)?"
-    r"|password|passwd|authorization)"
+    r"(?:api[_-]?keys?|(?:access|private|storage|account|secret)[_-]?key(?:[_-]?id)?|token|secret|passw(?:or)?d"
+    r"|passphrase|db_pass|mysql_pwd|credentials?|cookie)"
 )
-# Inside a JSON string the quotes have backslashes before them.
-_VALUE = r"(?:'[^'\n]{0,4000}'|\"[^\"\n]{0,4000}\"|\\{1,3}\"[^\"\n]{0,4000}\"|['\"]?[^\s,;}\)\]]+)"
+# Inside a JSON string the quotes have backslashes before them. A quote that is not closed runs to the end.
+_QUOTE = r"\\{0,3}['\"]"
+_QUOTED = r"(?:'(?:[^'\\\n]|\\.){0,4000}(?:'|$)|\"(?:[^\"\\\n]|\\.){0,4000}(?:\"|$)|\\{1,3}\"[^\"\n]{0,4000}(?:\"|$))"
+_VALUE = rf"(?:{_QUOTED}|['\"]?[^\s,;}}\)\]]+)"
+_SEPARATOR = rf"(?:{_QUOTE})?[ \t]{{0,20}}[:=][ \t]{{0,20}}"
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    # hf_AbCd... (Hugging Face), sk-... (OpenAI style), ghp_... (GitHub), AKIA... (AWS), eyJ... (JWT)
+    # hf_AbCd... (Hugging Face), sk-... (OpenAI style), ghp_... (GitHub), AKIA... (AWS), eyJ... (JWT), nvapi-, gsk_
     (re.compile(r"\b(?:hf_|api_org_)[A-Za-z0-9]{8,}"), MASK),
     (re.compile(r"\b[spr]k-[A-Za-z0-9_-]{12,}"), MASK),
-    (re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-)[A-Za-z0-9_-]{10,}"), MASK),
+    (re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|nvapi-|gsk_|AIza)[A-Za-z0-9_-]{10,}"), MASK),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_.-]{8,}"), MASK),
+    # Authorization: Bearer ..., to the end of its quote or line
+    (re.compile(rf"(?i)(authorization{_SEPARATOR}(?:{_QUOTE})?)(?!\[redacted)[^'\"\n,}}]{{1,4000}}"), r"\1" + MASK),
     (re.compile(r"(?i)\b(bearer|basic)[ \t]+(?!\[redacted)[A-Za-z0-9._~+/=-]{6,}"), r"\1 " + MASK),
-    # https://user:password@host, https://token@host
-    (re.compile(r"://(?!\[redacted)[^\s/@'\"]{1,1000}@"), "://" + MASK + "@"),
+    # https://user:password@host, https://token@host; a password may hold / and @
+    (re.compile(r"://(?!\[redacted)[^\s'\"]{1,1000}@(?=[\w.\[-])"), "://" + MASK + "@"),
     # ?token=..., &X-Amz-Signature=...
     (
-        re.compile(r"(?i)([?&](?:token|key|api_?key|sig|signature|x-amz-[a-z-]{1,40}|access_token)=)[^&\s'\"]+"),
+        re.compile(
+            r"(?i)([?&][\w-]{0,40}(?:token|key|keyid|sig|signature|credential|secret|password)=)(?!\[redacted)[^&\s'\"]+"
+        ),
         r"\1" + MASK,
     ),
+    # argument --api-key: invalid parse value: 'x'
+    (re.compile(rf"(?i)(--[a-z-]{{0,30}}{_NAMES}: [\w ]{{1,60}}: ?){_VALUE}"), r"\1" + MASK),
     # --api-key x 'y' "z": every word up to the next flag
     (re.compile(rf"(?i)(--[a-z-]{{0,30}}{_NAMES})(?:[ \t=]+(?!-|\[redacted){_VALUE})+"), r"\1 " + MASK),
-    # '--api-key', 'x'
-    (re.compile(rf"(?i)(--[a-z-]{{0,30}}{_NAMES}['\"],[ \t]*)(?!\[redacted){_VALUE}"), r"\1" + MASK),
-    # 'api_key': ['a', 'b']  and  api_key=["a"]
-    (re.compile(rf"(?i)({_NAMES}(?:\\{{0,3}}['\"])?[ \t]*[:=][ \t]*)[\[(][^\])\n]{{0,4000}}[\])]"), r"\1" + MASK),
-    # "api_key": "x", HF_TOKEN: x
+    # '--api-key', 'x', 'y'
     (
-        re.compile(rf"(?i)({_NAMES}(?:\\{{0,3}}['\"])?[ \t]*[:=][ \t]*)(?!None\b|null\b|\[redacted){_VALUE}"),
+        re.compile(
+            rf"(?i)(--[a-z-]{{0,30}}{_NAMES}{_QUOTE},[ \t]{{0,20}})"
+            rf"(?:{_QUOTE}(?!-)[^'\"\\\n]{{0,4000}}{_QUOTE}(?:,[ \t]{{0,20}})?){{1,100}}"
+        ),
         r"\1" + MASK,
     ),
+    # {'name': 'HF_TOKEN', 'value': 'x'}
+    (
+        re.compile(rf"(?i)({_NAMES}{_QUOTE},[ \t]{{0,20}}{_QUOTE}value{_SEPARATOR})(?!\[redacted){_VALUE}"),
+        r"\1" + MASK,
+    ),
+    # 'api_key': ['a', 'b']  and  api_key=["a"]
+    (
+        re.compile(rf"(?i)({_NAMES}{_SEPARATOR})[\[(](?:[ \t]{{0,20}}{_QUOTED}[ \t]{{0,20}},?){{1,100}}[\])]?"),
+        r"\1" + MASK,
+    ),
+    (re.compile(rf"(?i)({_NAMES}{_SEPARATOR})[\[(][^\])\n]{{0,4000}}[\])]"), r"\1" + MASK),
+    # "api_key": "x", HF_TOKEN: x
+    (re.compile(rf"(?i)({_NAMES}{_SEPARATOR})(?!None\b|null\b|True\b|False\b|\[redacted){_VALUE}"), r"\1" + MASK),
 )
 _HINT = re.compile(
-    r"hf_|api_org|[spr]k-|gh[pousr]_|github_pat|glpat|xox|AKIA|ASIA|eyJ|://[^\s/]{1,1000}@|(?i:bearer|basic|token|key|"
-    r"secret|passw|authorization|[?&]sig|x-amz)"
+    r"hf_|api_org|[spr]k-|gh[pousr]_|github_pat|glpat|xox|nvapi|gsk_|AIza|AKIA|ASIA|eyJ|://[^\s'\"]{1,1000}@"
+    r"|(?i:bearer|basic|token|key|secret|pass|pwd|credential|cookie|authorization|sig=|signature)"
 )
 
 

@@ -74,7 +74,7 @@ class Scanner(Generic[R, B]):
             count += block.count(b"\n", before, start)
             before = start
             end = find(b"\n", start)
-            found = tuple(dict.fromkeys(hits[start]))
+            found = tuple(sorted(set(hits[start])))
             rules = self._bundles.get(found)
             if rules is None:
                 rules = self._bundle([rule for anchor in found for rule in self._rules[anchor]])

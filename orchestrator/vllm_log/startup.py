@@ -7,7 +7,7 @@ from orchestrator.vllm_log.checks import identity_checks
 from orchestrator.vllm_log.diagnosis import Diagnosis, Known
 from orchestrator.vllm_log.evidence import proof_of
 from orchestrator.vllm_log.framing import Line, rank_of
-from orchestrator.vllm_log.ledger import Ledger
+from orchestrator.vllm_log.ledger import Ledger, Place
 from orchestrator.vllm_log.marks import (
     ASSIGNED,
     ENGINE_START,
@@ -114,11 +114,12 @@ class StartUpReader:
         told: list[Told] = []
         before = self._diagnosis.stage
         self._ledger.name(line.pid, rank_of(line.process))
-        if line.process == "EngineCore_DP0":
+        if line.process in ("EngineCore_DP0", "EngineCore_0"):
             self._ledger.name_first_engine(line.pid)
         if line.process is not None and line.pid is not None and len(self._cores) < MAX_ENGINES:
             self._cores.setdefault(line.process, line.pid)
-        for wording in rules.wordings:
+        # A server that is ready has told its figures; what it prints now are requests, and their errors.
+        for wording in () if self._ready else rules.wordings:
             if wording.template.needle in line.words:
                 self._figures(wording, line, told)
         was_ready = self._ready
@@ -203,17 +204,16 @@ class StartUpReader:
     def _on_ready(self, line: Line) -> None:
         if not self._ready and _says(Mark.READY, line.words):
             self._ready = True
-            self._diagnosis.enter(Stage.RUNTIME)
+            self._diagnosis.came_up()
 
     def _on_rank(self, line: Line) -> None:
         if match := ASSIGNED.search(line.words):
-            data, pipeline, tensor = (int(group) for group in match.groups())
-            self._ledger.assign(line.pid, (data, pipeline, tensor))
+            self._ledger.assign(line.pid, Place(*(int(group or 0) for group in match.groups())))
         elif match := GLOBAL_RANK.search(line.words):
             world, rank = int(match.group(1)), int(match.group(2))
             size = self._whole("tensor_parallel_size") or world
             if size > 1 and rank < world:
-                self._ledger.assign(line.pid, (0, rank // size, rank % size))
+                self._ledger.assign(line.pid, Place(0, rank // size, 0, rank % size))
 
     def _on_phase(self, line: Line) -> None:
         if found := read_phase(line.words):
@@ -231,8 +231,8 @@ class StartUpReader:
         value = self._settings.get(name)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
-    def result(self) -> StartUp:
-        """Return the start-up as far as the log has told it."""
+    def result(self, *, replaced: bool = False) -> StartUp:
+        """Return the start-up as far as the log has told it; `replaced` says that another one follows in the log."""
         sums = self._ledger.close()
         up = self._ready or self._engine_up
         known = Known(
@@ -248,7 +248,7 @@ class StartUpReader:
             vllm_version=self._version,
             platform=self._platform,
             simulated=self.simulated,
-            engine_ready=True if up else (False if self._diagnosis.failed else None),
+            engine_ready=True if up else (False if self._diagnosis.failed or replaced else None),
             failure=self._diagnosis.conclude(known),
             facts=sums.overall,
             ranks=sums.ranks,

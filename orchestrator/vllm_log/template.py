@@ -11,7 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 
-N = r"(-?[\d,]{0,24}\.?\d{1,24})"
+N = r"(-?(?:\d{1,3}(?:,\d{3}){1,7}(?:\.\d{1,24})?|\d{0,24}\.?\d{1,24}))"
 _SIZE_UNIT = r"(bytes|[KMGT]i?B|B)"
 # vLLM prints MB and GB for 2**20 and 2**30 bytes wherever a figure of a start-up carries them.
 UNIT_GIB = {

@@ -135,7 +135,6 @@ def test_an_unknown_exception_is_kept_with_its_line(exception: str, last: str) -
         record("NCCL error: x, retrying", level="WARNING"),
         record("CUDA out of memory. Tried to allocate 1.00 GiB; falling back", level="WARNING"),
         record("Received signal 15 SIGTERM, shutting down", level="ERROR"),
-        record("Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down executor.", level="ERROR"),
         record("This can cause errors like `OSError: [Errno 24] Too many open files`", level="WARNING"),
     ],
 )

@@ -79,7 +79,7 @@ def test_a_new_banner_begins_another_start_up(banner: str, middle: tuple[str, ..
 def test_a_start_up_that_was_killed_without_a_word_ends_at_the_next_banner(version: str) -> None:
     """The kernel kills a container while it loads; the next one writes into the same file."""
     found = read_all(server("0.11.0"), record(WEIGHTS.format(9), pid=5), server(version), READY)
-    assert [(one.vllm_version, one.state) for one in found] == [("0.11.0", "starting"), (version, "ready")]
+    assert [(one.vllm_version, one.state) for one in found] == [("0.11.0", "died"), (version, "ready")]
     assert "weights_gib" not in found[1].facts
 
 

@@ -93,11 +93,12 @@ def test_three_glued_records_without_prefixes_are_three_records() -> None:
 
 
 def test_a_glued_warning_does_not_lend_its_level_to_its_neighbour() -> None:
-    """The error behind a warning on one line is an error."""
+    """The error behind a warning on one line is an error, and so the first cause."""
     line = record("something odd", level="WARNING") + record(
         "ValueError: No available memory for the cache blocks.", level="ERROR"
     )
-    failure = read(line, record("Application startup complete.")).failure
+    later = record("ValueError: User-specified max_model_len (9) is greater than the derived", level="ERROR")
+    failure = read(line, later).failure
     assert failure is not None
     assert failure.kind == "kv.no_room"
 

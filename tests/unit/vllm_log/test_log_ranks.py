@@ -21,7 +21,7 @@ def _weights(gib: float, process: str, pid: int) -> str:
         (("Worker_PP0_TP1", "Worker_PP1_TP0"), ["PP0_TP1", "PP1_TP0"]),
         (("Worker_DP0_TP1", "Worker_DP1_TP0"), ["DP0_TP1", "DP1_TP0"]),
         (("Worker_DP1_PP0_TP1_EP3", "Worker_DP0_PP1_TP0_EP0"), ["DP0_PP1_TP0", "DP1_PP0_TP1"]),
-        (("Worker_PP1_PCP0_TP1_DCP1_EP1", "Worker_PP0_PCP0_TP0_DCP0_EP0"), ["PP0_TP0", "PP1_TP1"]),
+        (("Worker_PP1_PCP0_TP1_DCP1_EP1", "Worker_PP0_PCP0_TP0_DCP0_EP0"), ["PP0_PCP0_TP0", "PP1_PCP0_TP1"]),
         (("Worker_TP11", "Worker_TP2"), ["TP11", "TP2"]),
         (("EngineCore_DP0", "EngineCore_DP1"), ["DP0_TP0", "DP1_TP0"]),
         (("EngineCore_DP0",), ["TP0"]),

@@ -105,10 +105,10 @@ def test_a_traceback_that_docker_keeps_line_by_line_tells_the_stage() -> None:
 
 
 def test_the_level_of_a_structured_record_counts() -> None:
-    """A warning with the words of a cause is none when the server came up."""
-    up = _object("Application startup complete.", name="APIServer", pid=9)
-    assert read(_object(NO_ROOM, level="WARNING"), up).failure is None
-    assert failed(_object(NO_ROOM, level="ERROR"), up).kind == "kv.no_room"
+    """A warning with the words of a cause gives way to an error; an error does not."""
+    error = _object("ValueError: User-specified max_model_len (9) is greater than the derived", level="ERROR")
+    assert failed(_object(NO_ROOM, level="WARNING"), error).kind == "config.context_exceeds_model"
+    assert failed(_object(NO_ROOM, level="ERROR"), error).kind == "kv.no_room"
 
 
 def test_an_error_in_logfmt_is_found() -> None:
