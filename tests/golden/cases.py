@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tests.golden.catalogue import GIB, Value
-from tests.golden.numbers import Awkward
+from tests.golden.figures import Awkward
 from tests.golden.session import Session
 from tests.golden.setup import Setup
 from tests.golden.startup import V1Start, Wish

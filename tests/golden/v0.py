@@ -5,7 +5,7 @@ import math
 from tests.golden import setup as setups
 from tests.golden.catalogue import Value, at_least, between, pick, record, render
 from tests.golden.framing import LogWriter, Process
-from tests.golden.numbers import Figures, draw
+from tests.golden.figures import Figures, draw
 from tests.golden.session import Session
 from tests.golden.setup import Setup
 from tests.golden.startup import Wish, serve_http
