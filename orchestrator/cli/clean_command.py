@@ -9,32 +9,39 @@ from rich.text import Text
 from orchestrator.cli.clusters import Where, opened
 from orchestrator.cli.console import stdout_console
 from orchestrator.cluster.port import Cluster, Leftover
-from orchestrator.errors import RunDrivenError
+from orchestrator.errors import ClusterError, RunDrivenError
 
 
 def clean_up(where: Where, *, dry_run: bool, as_json: bool) -> int:
-    """Remove the leftovers of every run that nobody drives, and print them; returns 0.
+    """Remove the leftovers of every run that nobody drives, and print each; returns 0, or 4 when one could not be.
 
-    Raises ClusterError when the cluster cannot be reached or refuses.
+    Raises ClusterError when the cluster cannot be reached at all.
     """
+    console = stdout_console()
 
-    async def run() -> list[tuple[Leftover, str]]:
-        async with opened(where) as cluster:
-            return [(left, await _treat(cluster, left, dry_run=dry_run)) for left in await cluster.leftovers()]
-
-    treated = asyncio.run(run())
-    if as_json:
-        for left, what in treated:
+    def show(left: Leftover, what: str) -> None:
+        if as_json:
             document = {"run": left.run, "pods": list(left.pods), "others": list(left.others), "outcome": what}
             sys.stdout.write(json.dumps(document) + "\n")
-        return 0
-    console = stdout_console()
-    for left, what in treated:
-        names = ", ".join((*left.pods, *left.others))
-        console.print(Text(f"run {left.run}: {what}: {names}"), soft_wrap=True)
-    if not treated:
-        console.print(Text("nothing of kprof is there"))
-    return 0
+        else:
+            names = ", ".join((*left.pods, *left.others))
+            console.print(Text(f"run {left.run}: {what}: {names}"), soft_wrap=True)
+
+    async def run() -> int:
+        code = 0
+        async with opened(where) as cluster:
+            there = await cluster.leftovers()
+            for left in there:
+                try:
+                    show(left, await _treat(cluster, left, dry_run=dry_run))
+                except ClusterError as error:
+                    show(left, f"not removed, {error.message}")
+                    code = error.exit_code
+        if not there and not as_json:
+            console.print(Text("nothing of kprof is there"))
+        return code
+
+    return asyncio.run(run())
 
 
 async def _treat(cluster: Cluster, left: Leftover, *, dry_run: bool) -> str:

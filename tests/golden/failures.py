@@ -8,8 +8,8 @@ from dataclasses import replace
 from tests.golden import traceback_text as tb
 from tests.golden.catalogue import Record, at_least, record, records, render
 from tests.golden.causes import Cause, cause_of, is_root_cause
-from tests.golden.framing import Process
 from tests.golden.figures import Awkward
+from tests.golden.framing import Process
 from tests.golden.samples import values_for
 from tests.golden.session import Session
 from tests.golden.setup import Setup

@@ -4,8 +4,8 @@ import math
 
 from tests.golden import setup as setups
 from tests.golden.catalogue import Value, at_least, between, pick, record, render
-from tests.golden.framing import LogWriter, Process
 from tests.golden.figures import Figures, draw
+from tests.golden.framing import LogWriter, Process
 from tests.golden.session import Session
 from tests.golden.setup import Setup
 from tests.golden.startup import Wish, serve_http

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from tests.golden import setup as setups
 from tests.golden.catalogue import GIB, Value, at_least, record, render
-from tests.golden.framing import LogWriter, Process
 from tests.golden.figures import Awkward, Figures, draw, subtracts_estimate
+from tests.golden.framing import LogWriter, Process
 from tests.golden.session import UNKNOWN_RANK, Session
 from tests.golden.setup import Setup
 

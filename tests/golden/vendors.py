@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from tests.golden.catalogue import Printed, Value, at_least, record, render
-from tests.golden.framing import Process
 from tests.golden.figures import Figures
+from tests.golden.framing import Process
 from tests.golden.session import Session
 from tests.golden.setup import Setup
 from tests.golden.startup import V1Start, Wish

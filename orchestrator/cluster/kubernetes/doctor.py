@@ -74,8 +74,12 @@ class Doctor:
                 yield Finding(Level.WARN, "access", f"no right to {right.verb} {right.name} {where}: {lack}")
 
     async def _pod_security(self) -> AsyncIterator[Finding]:
-        namespace = await self._read(f"/api/v1/namespaces/{self._namespace}")
-        if namespace is None:
+        try:
+            namespace = await self._transport.call("GET", f"/api/v1/namespaces/{self._namespace}")
+        except ApiError as error:
+            if error.code == 404:
+                text = f"{self._namespace} does not exist"
+                yield Finding(Level.FAIL, "namespace", text, f"kubectl create namespace {self._namespace}")
             return
         level = (namespace["metadata"].get("labels") or {}).get(ENFORCE)
         if level == "restricted":
@@ -175,26 +179,26 @@ class Doctor:
             )
 
     async def _dry_run(self) -> AsyncIterator[Finding]:
-        refused = 0
+        refused = waiting = 0
         for manifest in self._manifests:
             try:
                 await self._transport.call(
                     "POST", f"{self._base}/pods", {"dryRun": "All"}, copy.deepcopy(dict(manifest.body))
                 )
             except ApiError as error:
-                if error.reason == "AlreadyExists" or "exceeded quota" in error.message:
+                if error.reason == "AlreadyExists":
+                    continue
+                if "exceeded quota" in error.message:
+                    waiting += 1
                     continue
                 refused += 1
                 point = manifest.labels.get(POINT_ID_LABEL, manifest.name)
                 yield Finding(Level.FAIL, "pods", f"{point}: {error.message}", "mend `pod:` of the matrix")
-        if self._manifests and not refused:
+        if waiting:
+            text = f"{waiting} of {len(self._manifests)} must wait for the quota"
+            yield Finding(Level.WARN, "pods", text, f"{self._kubectl} get resourcequota")
+        elif self._manifests and not refused:
             yield Finding(Level.OK, "pods", f"the API server accepts all {len(self._manifests)} pods")
-
-    async def _read(self, path: str) -> dict[str, Any] | None:
-        try:
-            return await self._transport.call("GET", path)
-        except ApiError:
-            return None
 
     async def _items(self, path: str, params: dict[str, str] | None = None) -> list[dict[str, Any]] | None:
         try:

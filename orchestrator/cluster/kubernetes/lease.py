@@ -12,7 +12,8 @@ from orchestrator.errors import ClusterError, RunDrivenError
 
 LEASE_SECONDS = 15
 RENEW_SECONDS = 5.0
-RELEASE_OUTAGE_SECONDS = 5.0
+RENEW_OUTAGE_SECONDS = 2.0
+RELEASE_SECONDS = 5.0
 REMEDY = "docs/rbac.md lists what kprof needs"
 
 
@@ -60,20 +61,28 @@ class RunLease:
         await self._acquire()
         driver = asyncio.current_task()
         renewing = asyncio.create_task(self._renew(), name=f"lease of {self._run}")
+        inside = True
 
         def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception() is not None and driver is not None:
+            if inside and not task.cancelled() and task.exception() is not None and driver is not None:
                 driver.cancel()  # the run is lost: what drives it must stop
 
         renewing.add_done_callback(ended)
         try:
             yield
-        except asyncio.CancelledError:
-            lost = renewing.exception() if renewing.done() and not renewing.cancelled() else None
-            if lost is not None:
-                raise lost from None
-            raise
+        except BaseException:
+            inside = False
+            if (lost := _failure(renewing)) is None:
+                raise
+            if driver is not None:
+                driver.uncancel()
+            raise lost from None
+        else:
+            inside = False
+            if (lost := _failure(renewing)) is not None:
+                raise lost
         finally:
+            inside = False
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
             await self._release()
@@ -115,7 +124,11 @@ class RunLease:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            if not await self._write():
+            try:
+                written = await self._write(self._transport.with_outage(RENEW_OUTAGE_SECONDS))
+            except ClusterError:
+                continue  # an outage: nobody else can take the Lease meanwhile, and every other call says so, too
+            if not written:
                 lease = await self._read()
                 if lease is None:
                     await self._acquire()
@@ -127,11 +140,11 @@ class RunLease:
                         remedy="let one kprof drive a run",
                     )
 
-    async def _write(self) -> bool:
+    async def _write(self, transport: Transport | None = None) -> bool:
         """Write holder and time; False when the Lease changed since it was read, or is gone."""
         body = {**self._lease, "spec": self._new()["spec"]}
         try:
-            self._lease = await self._transport.call("PUT", self._path, body=body)
+            self._lease = await (transport or self._transport).call("PUT", self._path, body=body)
         except ApiError as error:
             if error.code in {404, 409}:
                 return False
@@ -148,18 +161,21 @@ class RunLease:
 
     async def _release(self) -> None:
         """Delete the Lease if it is still this kprof's; what fails here expires by itself."""
-        uid = (self._lease.get("metadata") or {}).get("uid")
-        version = (self._lease.get("metadata") or {}).get("resourceVersion")
-        options = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "preconditions": {"uid": uid, "resourceVersion": version},
-        }
-        with suppress(ApiError, ClusterError):
-            await self._transport.with_outage(RELEASE_OUTAGE_SECONDS).call("DELETE", self._path, body=options)
+        with suppress(ApiError, ClusterError, TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                lease = await self._read()
+                if lease is None or holder_of(lease) != str(self._driver):
+                    return
+                precise = {"uid": lease["metadata"]["uid"], "resourceVersion": lease["metadata"]["resourceVersion"]}
+                options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": precise}
+                await self._transport.with_outage(RELEASE_SECONDS).call("DELETE", self._path, body=options)
 
     def _new(self) -> Object:
         return _body(self._name, self._run, self._driver)
+
+
+def _failure(task: asyncio.Task[None]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
 
 
 def _body(name: str, run: str, driver: Driver) -> Object:
