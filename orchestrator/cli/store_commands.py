@@ -98,7 +98,7 @@ def print_result(url: str, name: str | None, point: str, *, as_json: bool) -> No
         verdict = "holds" if check["ok"] else "BROKEN"
         unit, left = next((key[9:], value) for key, value in check.items() if key.startswith("residual_"))
         subject = " ".join(part for part in (check["name"], check.get("of"), check["rank"]) if part)
-        say(f"check {subject}: {verdict}, residual {left + 0.0:+.2f} {'GiB' if unit == 'gib' else unit}")
+        say(f"check {subject}: {verdict}, residual {round(left, 2) + 0.0:+.2f} {'GiB' if unit == 'gib' else unit}")
     _say_metrics(say, result.document)
     for flag in result.document["flags"]:
         say(f"note: {flag}")
