@@ -139,7 +139,7 @@ _SAMPLES: dict[str, Value] = {
     "error_str": "unhandled system error (run with NCCL_DEBUG=INFO for details)",
     "so_file": "libnccl.so.2",
     "platform_platform": "Linux-6.8.0-x86_64-with-glibc2.35",
-    "filepath": "/root/.config/vllm/nccl/cu12/libnccl.so.2.18.1",
+    "filepath": "/home/vllm/.config/vllm/nccl/cu12/libnccl.so.2.18.1",
     "file": "/pytorch/torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp",
     "line": "3690",
     "error": "unhandled cuda error (run with NCCL_DEBUG=INFO for details)",

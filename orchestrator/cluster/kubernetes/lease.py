@@ -70,7 +70,7 @@ class RunLease:
         renewing.add_done_callback(ended)
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever ends the body, a lost run is the reason that counts
             inside = False
             if (lost := _failure(renewing)) is None:
                 raise
