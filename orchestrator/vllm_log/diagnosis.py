@@ -113,7 +113,10 @@ class Diagnosis:
         """
         if self._strong is not None and not self._strong.open:
             return None
-        if line.level in _QUIET_LEVELS and "out of memory" not in line.message and "eceived signal" not in line.message:
+        # A signal is told at INFO. So is running out of memory, by some versions; once the server is ready, such a line
+        # is somebody's prompt.
+        telling = "eceived signal" in line.message or (not self._up and "out of memory" in line.message)
+        if line.level in _QUIET_LEVELS and not telling:
             return None
         exception = EXCEPTION.search(line.message)
         if exception is None and len(line.message) < LONG_LINE and QUOTED_SOURCE.search(line.message):

@@ -71,7 +71,7 @@ NEEDLES: dict[Mark, tuple[str, ...]] = {
     ),
     Mark.READY: ("Application startup complete.", "Uvicorn running on "),
     Mark.TRACEBACK: ("Traceback (most recent call last)",),
-    Mark.FRAME: tuple(f", in {name}" for _, names in STAGE_FRAMES for name in sorted(names)),
+    Mark.FRAME: ('File "',),
     # Consequences: the process ended, but these lines never say why.
     Mark.DEATH: (
         "Engine core initialization failed",

@@ -98,9 +98,7 @@ def _pairs() -> Iterator[tuple[str, Rule]]:
     for wording in WORDINGS:
         yield wording.anchor or _anchor_in(_FIGURES, wording.template.text), wording
     for mark, needles in NEEDLES.items():
-        if mark is Mark.FRAME:
-            yield "File ", mark
-        elif mark is not Mark.DEATH:
+        if mark is not Mark.DEATH:
             for anchor in dict.fromkeys(_anchor_in((*_MARKS, *_FIGURES), needle) for needle in needles):
                 yield anchor, mark
     for anchor in _CAUSES:

@@ -7,7 +7,7 @@ from tests.unit.vllm_log.log_lines import checks, read_all
 
 NOTES = """# Memory tests
 
-vllm serve /root/Qwen3-VL-8B-Instruct --tensor-parallel-size 2 --max-model-len 65536 --gpu-memory-utilization 0.95
+vllm serve Qwen/Qwen3-VL-8B-Instruct --tensor-parallel-size 2 --max-model-len 65536 --gpu-memory-utilization 0.95
 
 ## Old method
 

@@ -28,6 +28,7 @@ def after_ready(text: str) -> StartUp:
         "HTTPError: 403 Client Error: Forbidden",
         HEAD + "usage stats: MaxRetryError: HTTPSConnectionPool(host='vllm.ai'): Failed to resolve 'stats.vllm.ai'",
         "MemoryError",
+        "INFO 01-01 00:01:00 [logger.py:1] Received request: prompt: 'OutOfMemoryError: CUDA out of memory. Tried to'",
         HEAD + "ValueError: max_num_batched_tokens (1) is smaller than max_model_len",
         "KeyError: 'x'",
     ],
