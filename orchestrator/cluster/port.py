@@ -40,17 +40,21 @@ class PodManifest:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """State of the vLLM container: `waiting`, `running` or `terminated`."""
+    """State of the vLLM container: `waiting`, `running` or `terminated`; `restarts` counts its ends before this one."""
 
     state: str
     reason: str = ""
     message: str = ""
     exit_code: int | None = None
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class PodSnapshot:
-    """A pod as last seen; `reason` and `message` are the pod's own, `unschedulable` the scheduler's words."""
+    """A pod as last seen; `reason` and `message` are the pod's own, `unschedulable` the scheduler's words.
+
+    `gated` says that a queue holds the pod back, in the queue's words: neither scheduler nor kubelet know it yet.
+    """
 
     name: str
     uid: str
@@ -60,6 +64,7 @@ class PodSnapshot:
     message: str = ""
     node: str | None = None
     unschedulable: str | None = None
+    gated: str | None = None
     disruption: str | None = None
     deleting: bool = False
     container: Container | None = None
@@ -87,10 +92,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """Log bytes of whole lines; `gap` says that lines before them were lost."""
+    """Log bytes of whole lines; `gap` says that lines before them were lost.
+
+    Without data, `unreadable` says why the log cannot be read at present; None, that it can be again.
+    """
 
     data: bytes
     gap: bool = False
+    unreadable: str | None = None
 
 
 @dataclass(slots=True)
@@ -164,6 +173,20 @@ class Cluster(Protocol):
     @property
     def name(self) -> str:
         """Return how reports call this cluster, for example `kubernetes` or `local`."""
+        ...
+
+    @property
+    def answering(self) -> bool:
+        """Say whether the cluster answered when it was last asked; while it does not, no point can be judged."""
+        ...
+
+    @property
+    def clock_skew_seconds(self) -> float | None:
+        """Return how far this machine's clock is ahead of the cluster's; None when it is not known."""
+        ...
+
+    async def scaling_up(self, pod: PodSnapshot) -> bool | None:
+        """Say whether a node is being added for a pod that fits none; None when the cluster does not tell."""
         ...
 
     async def check(self, manifests: Sequence[PodManifest]) -> None:

@@ -42,8 +42,11 @@ class Timeouts:
 
     @property
     def deadline_seconds(self) -> int:
-        """Return activeDeadlineSeconds of the pod: start-up, probe, and ten minutes to record and delete."""
-        return self.startup_seconds + self.probe_seconds + 600
+        """Return activeDeadlineSeconds of the pod: start-up, probe, and time to record and delete.
+
+        That time is ten minutes, less where start-up itself is given less: it is how long devices may leak.
+        """
+        return self.startup_seconds + self.probe_seconds + max(60, min(600, self.startup_seconds))
 
 
 @dataclass(frozen=True, slots=True)

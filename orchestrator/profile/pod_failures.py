@@ -1,5 +1,6 @@
 """What Kubernetes says went wrong with a pod, as failure kinds, and how long each may mend itself."""
 
+import re
 from dataclasses import dataclass
 
 from orchestrator.cluster.port import Phase, PodSnapshot
@@ -47,6 +48,7 @@ REMEDIES = {
     "pod.deadline": "raise `timeouts.startupSeconds` of the matrix",
     "pod.node_lost": "the same command runs the point again",
     "host.oom": "raise the container's memory limit (pod.resources in the matrix)",
+    "interrupted": "the same command with --fresh runs the point again",
     "hang": "look at the last lines of the log; raise `timeouts` if the model is only slow to load",
 }
 
@@ -58,6 +60,24 @@ class PodTrouble:
     kind: str
     message: str
     grace_seconds: int = 0
+
+
+# 0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 3 Preemption is not
+# helpful for scheduling.
+_NODES = re.compile(r"\b0/(\d{1,6}) nodes are available")
+_NOT_HELPFUL = re.compile(r"\b(\d{1,6}) Preemption is not helpful for scheduling")
+
+
+def fits_nowhere(unschedulable: str) -> bool:
+    """Say whether the scheduler's words mean that no node would take the pod, even with all other pods gone.
+
+    Kubernetes asks on each node whether evicting pods would help; newer ones answer no where the pod asks for more
+    than the node has, all where taints or selectors keep it away.
+    """
+    if "no nodes available to schedule pods" in unschedulable:
+        return True
+    nodes, hopeless = _NODES.search(unschedulable), _NOT_HELPFUL.search(unschedulable)
+    return nodes is not None and hopeless is not None and nodes[1] == hopeless[1]
 
 
 def pod_trouble(pod: PodSnapshot | None) -> PodTrouble | None:
@@ -78,6 +98,9 @@ def pod_trouble(pod: PodSnapshot | None) -> PodTrouble | None:
     container = pod.container
     if container is None:
         return None
+    if container.restarts:
+        words = f"the container was restarted ({container.restarts} times); what was measured before is void"
+        return PodTrouble("interrupted", words)
     if container.state == "waiting" and container.reason in _WAITING:
         kind, grace = _WAITING[container.reason]
         return PodTrouble(kind, f"{container.reason}: {container.message}", grace)

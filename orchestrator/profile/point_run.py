@@ -1,9 +1,7 @@
 """One point from creation to deletion: watch the pod, stream its log into the parser, probe, record, delete."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 from orchestrator.cluster.port import (
     Cluster,
@@ -16,46 +14,32 @@ from orchestrator.cluster.port import (
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import KprofError
 from orchestrator.matrix.point import Point
+from orchestrator.profile.clock import PointClock
 from orchestrator.profile.evidence import LogEvidence
-from orchestrator.profile.pod_failures import REMEDIES, PodTrouble, pod_trouble
+from orchestrator.profile.observation import Observation
+from orchestrator.profile.pod_failures import PodTrouble, pod_trouble
 from orchestrator.profile.probe import Probe
-from orchestrator.profile.result import IdleMetrics, LiveCheck, PointFailure, PointResult, Source
-from orchestrator.vllm.devices import DEVICES
-from orchestrator.vllm.metrics import KvMetrics, has_null_block
-from orchestrator.vllm_log import Check, LogParser, StartUp, against_metrics, redact
+from orchestrator.profile.queueing import TICK_SECONDS, Progress, Queueing
+from orchestrator.profile.result import IdleMetrics, LiveCheck, PointResult, Source
+from orchestrator.profile.verdict import compared, verdict
+from orchestrator.vllm.metrics import has_null_block
+from orchestrator.vllm_log import redact
 
 DEATH_GRACE_SECONDS = 60.0  # from the line that proves a failure to the end of the container
-LOG_DRAIN_SECONDS = 90.0  # longer than a stream may be silent before it is taken up again
-TICK_SECONDS = 1.0
-CREATE_PAUSE_SECONDS = 10.0
+LOG_DRAIN_SECONDS = 90.0  # for the last lines of a container that has ended
 RECORD_TRIES = 12
 RECORD_PAUSE_SECONDS = 5.0
-DEVICE_TOLERANCE = 0.05  # of the total memory by which a device of the named product may differ
+NODE_LOST_SECONDS = 300.0  # how long a log may be refused before its node counts as lost
+UNHEALTHY_SECONDS = 180.0  # how long a server that says it is ready may say on /health that it is not
+CLOCK_SKEW_SECONDS = 30.0
+UNCOUNTED_SECONDS = 5.0
 
 
 class UnsavedResultError(KprofError):
     """A result could not be written; its pod was left for the next run to read."""
 
 
-Progress = Callable[[str], None]
 Record = Callable[[PointResult, LogEvidence], None]
-
-
-@dataclass(slots=True)
-class _Observation:
-    """What was seen of the pod so far."""
-
-    parser: LogParser = field(default_factory=LogParser)
-    evidence: LogEvidence = field(default_factory=LogEvidence)
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    failing: asyncio.Event = field(default_factory=asyncio.Event)
-    last_line: str = ""
-    last_progress: float = 0.0
-    gaps: int = 0
-    trouble: PodTrouble | None = None
-    idle: IdleMetrics | None = None
-    live: LiveCheck | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class PointRun:
@@ -74,6 +58,7 @@ class PointRun:
         source: Source,
         attempt: int,
         others_hold: Callable[[], bool] = lambda: False,
+        earlier: str | None = None,
     ) -> None:
         self._cluster = cluster
         self._watch = watch
@@ -81,19 +66,24 @@ class PointRun:
         self._manifest = manifest
         self._source = source
         self._attempt = attempt
-        self._others_hold = others_hold
-        self._seen = _Observation()
+        self._earlier = earlier
+        self._seen = Observation()
+        self._clock = PointClock(lambda: cluster.answering)
+        self._queueing = Queueing(cluster, watch, self._clock, point.timeouts.queue_seconds, others_hold)
 
     async def run(self, created: Callable[[PodSnapshot], None], progress: Progress, record: Record) -> PointResult:
-        """Run the attempt to its result; raises ClusterError when kprof itself could not do its job."""
+        """Run the attempt to its result; raises ClusterError when kprof itself could not do its job.
+
+        `earlier` of the constructor is the failure kind for which the attempt before this one was given up.
+        """
         clock = asyncio.get_running_loop().time
         begin = clock()
         progress("creating")
         try:
-            pod = await self._accepted(progress)
+            pod = await self._queueing.accepted(self._manifest, progress)
         except PodRejectedError as error:
             self._seen.trouble = PodTrouble(error.kind, error.message)
-            result = self._result(None)
+            result = self._verdict(None)
             await self._record(result, record)
             return result
         unsaved = False
@@ -102,7 +92,7 @@ class PointRun:
             created(pod)
             await self._observe(pod, progress)
             self._seen.seconds["total"] = clock() - begin
-            result = self._result(self._watch.get(pod.uid) or pod)
+            result = self._verdict(self._watch.get(pod.uid) or pod)
             await self._record(result, record)
         except UnsavedResultError:
             unsaved = True  # the pod stays: a later run of the same command reads it again
@@ -110,57 +100,35 @@ class PointRun:
         finally:
             if not unsaved:
                 progress("deleting")
-                with contextlib.suppress(PodStuckError):
+                try:
                     await self._cluster.delete(pod)
+                except PodStuckError as error:
+                    progress(f"stuck: {error.message}")
         return result
 
     async def _record(self, result: PointResult, record: Record) -> None:
-        """Record the result; a store that is full or locked gets a minute."""
-        for _ in range(RECORD_TRIES - 1):
+        """Record the result; a store that is full or locked gets a minute, and the pod stays when that is over."""
+        for left in reversed(range(RECORD_TRIES)):
             try:
                 record(result, self._seen.evidence)
-            except KprofError:
-                await asyncio.sleep(RECORD_PAUSE_SECONDS)
+            except KprofError as error:
+                unsaved = UnsavedResultError(f"{self._point.id}: {error.message}", remedy=error.remedy)
+                if not left:
+                    raise unsaved from error
+                try:
+                    await asyncio.sleep(RECORD_PAUSE_SECONDS)
+                except asyncio.CancelledError:
+                    raise unsaved from error  # whoever stops the sweep now must not take the pod away
             else:
                 return
-        try:
-            record(result, self._seen.evidence)
-        except KprofError as error:
-            raise UnsavedResultError(f"{self._point.id}: {error.message}", remedy=error.remedy) from error
-
-    async def _accepted(self, progress: Progress) -> PodSnapshot:
-        """Create the pod, waiting while a quota or the devices are in use; raises PodRejectedError."""
-        clock = asyncio.get_running_loop().time
-        waited = 0.0
-        while True:
-            begin = clock()
-            try:
-                return await self._create()
-            except PodRejectedError as error:
-                if not error.waits or waited > self._point.timeouts.queue_seconds:
-                    raise
-            progress("queued")
-            await asyncio.sleep(CREATE_PAUSE_SECONDS)
-            if not self._others_hold():
-                waited += clock() - begin
-
-    async def _create(self) -> PodSnapshot:
-        """Create the pod; when cancelled, the request may be on its way: its pod is waited for and deleted."""
-        creating = asyncio.ensure_future(self._cluster.create(self._manifest))
-        try:
-            return await asyncio.shield(creating)
-        except asyncio.CancelledError:
-            with contextlib.suppress(KprofError):
-                await self._cluster.delete(await creating)
-            raise
 
     async def _observe(self, pod: PodSnapshot, progress: Progress) -> None:
-        clock = asyncio.get_running_loop().time
+        clock = self._clock
         begin = clock()
         progress("queued")
-        started = await self._started(pod, progress)
+        self._seen.trouble = await self._queueing.started(pod, progress)
         self._seen.seconds["queued"] = clock() - begin
-        if not started:
+        if self._seen.trouble is not None:
             return
         progress("starting")
         begin = self._seen.last_progress = clock()
@@ -174,58 +142,28 @@ class PointRun:
                 await self._probe(pod)
                 self._seen.seconds["probe"] = clock() - begin
             if self._ended(pod):
-                async with asyncio.timeout(LOG_DRAIN_SECONDS):
-                    await asyncio.shield(reader)
-        except TimeoutError:
-            self._seen.gaps += 1  # the last lines did not come in time
+                await self._drain(reader)
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+    async def _drain(self, reader: asyncio.Task[None]) -> None:
+        """Wait for the last lines; those that do not come in time are a gap."""
+        begin = self._clock()
+        while not reader.done():
+            await asyncio.wait({reader}, timeout=TICK_SECONDS)
+            if self._clock() - begin > LOG_DRAIN_SECONDS:
+                self._seen.gaps += 1
+                return
+        reader.result()
 
     def _ended(self, pod: PodSnapshot) -> bool:
         now = self._watch.get(pod.uid)
         return now is None or now.finished
 
-    async def _started(self, pod: PodSnapshot, progress: Progress) -> bool:
-        """Wait until the container runs or ran; on trouble that outlasts its grace note it and return False."""
-        clock = asyncio.get_running_loop().time
-        waited, last, told = 0.0, clock(), ""
-        trouble_since: dict[str, float] = {}
-        while True:
-            now = self._watch.get(pod.uid)
-            if now is not None and now.started:
-                return True
-            trouble = pod_trouble(now)
-            reason = trouble.message if trouble else (now.unschedulable if now else None)
-            if reason is not None and reason != told:
-                told = reason
-                progress(f"queued: {redact(reason)[:160]}")
-            if trouble is not None:
-                since = trouble_since.setdefault(trouble.kind, clock())
-                if clock() - since >= trouble.grace_seconds:
-                    self._seen.trouble = trouble
-                    return False
-            else:
-                trouble_since.clear()  # it mended itself; the next trouble has its whole grace again
-            # While other points of the sweep hold devices, waiting for them is no sign of trouble.
-            now_at = clock()
-            waited, last = waited if self._others_hold() else waited + now_at - last, now_at
-            if waited > self._point.timeouts.queue_seconds:
-                words = (now.unschedulable if now else None) or "the pod did not start in time"
-                self._seen.trouble = PodTrouble("pod.unschedulable", words)
-                return False
-            await self._tick(pod, now)
-
-    async def _tick(self, pod: PodSnapshot, seen: PodSnapshot | None) -> None:
-        try:
-            async with asyncio.timeout(TICK_SECONDS):
-                await self._watch.wait_for(pod.uid, lambda now: now != seen)
-        except TimeoutError:
-            pass
-
     async def _start_up(self, pod: PodSnapshot, begin: float, reader: asyncio.Task[None]) -> None:
         """Wait until the log says ready, the container ended, or a limit passed."""
-        clock = asyncio.get_running_loop().time
+        clock = self._clock
         limits = self._point.timeouts
         failing_since: float | None = None
         while not self._seen.ready.is_set():
@@ -239,7 +177,11 @@ class PointRun:
                 failing_since = failing_since or clock()
                 if clock() - failing_since > DEATH_GRACE_SECONDS:
                     return
-            waited, silent = clock() - begin, clock() - self._seen.last_progress
+            if (lost := self._node_lost(now)) is not None:
+                self._seen.trouble = lost
+                return
+            waited = clock() - begin
+            silent = 0.0 if self._seen.unreadable else clock() - self._seen.last_progress
             if waited > limits.startup_seconds or silent > limits.stall_seconds:
                 words = (
                     f"no line for {silent:.0f} s"
@@ -249,6 +191,14 @@ class PointRun:
                 self._seen.trouble = PodTrouble("hang", f"{words}; the last one was: {self._seen.last_line}")
                 return
             await self._wait_any(pod, now)
+
+    def _node_lost(self, pod: PodSnapshot) -> PodTrouble | None:
+        """Judge a node by its kubelet: when it does not give out the log for long, the pod's phase means nothing."""
+        words = self._seen.unreadable
+        silent = self._clock() - self._seen.unreadable_since
+        if words is None or silent < NODE_LOST_SECONDS:
+            return None
+        return PodTrouble("pod.node_lost", f"node {pod.node} gave out no log for {silent:.0f} s: {words}")
 
     async def _wait_any(self, pod: PodSnapshot, seen: PodSnapshot | None) -> None:
         waiters = {
@@ -263,11 +213,16 @@ class PointRun:
             task.result()
 
     async def _read_log(self, pod: PodSnapshot, progress: Progress) -> None:
-        clock = asyncio.get_running_loop().time
         async for chunk in self._cluster.logs(pod, lambda: self._ended(pod)):
+            if chunk.unreadable is not None and self._seen.unreadable is None:
+                self._seen.unreadable_since = self._clock()
+            self._seen.unreadable = chunk.unreadable
+            if not chunk.data:
+                self._seen.last_progress = self._clock()
+                continue
             self._seen.gaps += chunk.gap
             self._seen.evidence.add(chunk.data)
-            self._seen.last_progress = clock()
+            self._seen.last_progress = self._clock()
             lines = chunk.data.rstrip().rsplit(b"\n", 1)
             if lines[-1].strip():
                 self._seen.last_line = lines[-1][:300].decode("utf-8", "replace")
@@ -283,14 +238,15 @@ class PointRun:
         probe = Probe(self._cluster, pod)
         ended = asyncio.create_task(self._watch.wait_for(pod.uid, lambda now: now is None or now.finished))
         probing = asyncio.create_task(self._probe_server(probe))
+        begin = self._clock()
         try:
-            async with asyncio.timeout(self._point.timeouts.probe_seconds):
-                await asyncio.wait({ended, probing}, return_when=asyncio.FIRST_COMPLETED)
+            while not (ended.done() or probing.done()):
+                await asyncio.wait({ended, probing}, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if self._clock() - begin > self._probe_limit(probe):
+                    self._cut_short(probe)
+                    break
             if probing.done():
                 probing.result()
-        except (TimeoutError, PodUnreachableError) as error:
-            words = str(error) or f"no answer within {self._point.timeouts.probe_seconds} s"
-            self._seen.live = self._seen.live or LiveCheck(0, None, None, (), None, f"probe cut short: {words}")
         finally:
             for task in (ended, probing):
                 task.cancel()
@@ -298,14 +254,38 @@ class PointRun:
         if self._ended(pod):
             self._seen.trouble = pod_trouble(self._watch.get(pod.uid))
 
+    def _probe_limit(self, probe: Probe) -> float:
+        """Return the limit of the probe: a server that says it is not healthy gets the time to become so."""
+        asked = float(self._point.timeouts.probe_seconds)
+        return asked if probe.unhealthy_status is None else max(asked, UNHEALTHY_SECONDS)
+
+    def _cut_short(self, probe: Probe) -> None:
+        if probe.unhealthy_status is not None:
+            words = f"/health answered {probe.unhealthy_status} for {self._probe_limit(probe):.0f} s after `ready`"
+            self._seen.trouble = PodTrouble("hang", words)
+        elif self._seen.live is None:
+            words = probe.last_trouble or f"no answer within {self._point.timeouts.probe_seconds} s"
+            self._seen.live = LiveCheck(0, None, None, (), None, f"probe cut short: {redact(words)}")
+
     async def _probe_server(self, probe: Probe) -> None:
+        """Probe until it succeeds: a connection that breaks says nothing about the server behind it."""
+        while True:
+            try:
+                await self._probe_once(probe)
+            except PodUnreachableError as error:
+                probe.last_trouble = str(error)
+                await asyncio.sleep(TICK_SECONDS)
+            else:
+                return
+
+    async def _probe_once(self, probe: Probe) -> None:
         await probe.wait_healthy()
         facts = self._seen.parser.current.facts
         metrics = await probe.metrics()
         blocks = facts.get("kv_cache_blocks")
         if metrics is not None:
-            compared = _compared(self._seen.parser.current, metrics)
-            same = all(check.ok for check in compared) if compared else None
+            checks = compared(self._seen.parser.current, metrics)
+            same = all(check.ok for check in checks) if checks else None
             self._seen.idle = IdleMetrics(
                 metrics.usage_ratio, metrics.num_gpu_blocks, metrics.block_size, metrics.kv_cache_size_tokens, same
             )
@@ -319,80 +299,17 @@ class PointRun:
         value = self._point.argument("block-size")
         return value if isinstance(value, int) else None
 
-    def _result(self, pod: PodSnapshot | None) -> PointResult:
-        start_up = self._seen.parser.close()[-1]
-        start_up.checks += _compared(start_up, self._seen.idle)
-        failure = self._failure(start_up, pod)
-        return PointResult(
-            point_hash=self._point.hash,
-            attempt=self._attempt,
-            source=Source.SIMULATED if start_up.simulated else self._source,
-            pod=self._manifest.name,
-            node=None if pod is None else pod.node,
-            failure=failure,
-            start_up=start_up,
-            idle=self._seen.idle,
-            live=self._seen.live,
-            seconds=self._seen.seconds,
-            flags=tuple(self._flags(start_up)),
-        )
+    def _verdict(self, pod: PodSnapshot | None) -> PointResult:
+        notes = list(self._notes())
+        return verdict(self._point, self._manifest, self._attempt, self._source, self._seen, pod, notes)
 
-    def _failure(self, start_up: StartUp, pod: PodSnapshot | None) -> PointFailure | None:
-        trouble = self._seen.trouble
-        found = start_up.failure
-        # The log's own cause is nearer than the container's end, except that a kill from outside leaves no cause.
-        if found is not None and (trouble is None or found.kind not in {"engine.died", "interrupted", "unknown"}):
-            item = found.evidence
-            return PointFailure(found.kind, found.stage, found.rank, item.line_number, item.line, found.remedy)
-        if trouble is not None:
-            remedy = REMEDIES.get(trouble.kind)
-            return PointFailure(trouble.kind, "pod", None, None, redact(trouble.message), remedy)
-        if pod is not None and pod.finished:
-            code = pod.container.exit_code if pod.container else None
-            words = f"the container ended with exit code {code}; last line: {self._seen.last_line}"
-            kind = "engine.died" if self._seen.evidence.size else "unknown"
-            return PointFailure(kind, "pod", None, None, redact(words), "read the log: kprof logs " + self._point.id)
-        return None
-
-    def _flags(self, start_up: StartUp) -> list[str]:
-        flags = [_flag(check) for check in start_up.checks if not check.ok]
-        if self._seen.live is not None and self._seen.live.agrees is False:
-            flags.append("the live request did not hold the expected number of KV blocks")
-        flags += self._identity_flags(start_up)
-        if self._seen.gaps:
-            flags.append("the log has gaps")
-        if self._seen.evidence.truncated:
-            flags.append("the log was longer than kprof keeps")
-        if self._point.argument("kv-cache-memory-bytes") is not None:
-            flags.append("kv-cache-memory-bytes skips profiling: activation and non-torch are unknown")
-        return flags
-
-    def _identity_flags(self, start_up: StartUp) -> list[str]:
-        """Return where the log contradicts what the matrix says runs: another version, another device."""
-        flags = []
-        wanted, found = self._point.vllm_version, start_up.vllm_version
-        if wanted is not None and found is not None and not found.startswith(wanted):
-            flags.append(f"the log says vLLM {found}, the image's tag {wanted}")
-        device = DEVICES.get(self._point.accelerator.product or "")
-        total = start_up.facts.get("device_total_gib")
-        if device is not None and total is not None and abs(total / device.total_gib - 1) > DEVICE_TOLERANCE:
-            flags.append(f"the device has {total:.2f} GiB, a {device.name} has {device.total_gib:.2f}")
-        return flags
-
-
-def _compared(start_up: StartUp, metrics: KvMetrics | IdleMetrics | None) -> list[Check]:
-    """Return the checks of the log against what the server says on /metrics."""
-    if metrics is None:
-        return []
-    return against_metrics(
-        start_up,
-        num_gpu_blocks=metrics.num_gpu_blocks,
-        block_size=metrics.block_size,
-        kv_cache_size_tokens=metrics.kv_cache_size_tokens,
-    )
-
-
-def _flag(check: Check) -> str:
-    if check.name.startswith("metrics_"):
-        return f"the log and /metrics name different numbers of KV {check.unit}: off by {check.shown}"
-    return f"{check.subject} is off by {check.shown}"
+    def _notes(self) -> Iterator[str]:
+        """Yield what happened to this attempt that a reader of its figures should know."""
+        if self._earlier is not None:
+            yield f"the attempt before this one ended in {self._earlier}"
+        if self._clock.uncounted_seconds > UNCOUNTED_SECONDS:
+            yield f"the cluster did not answer for {self._clock.uncounted_seconds:.0f} s, which no duration counts"
+        skew = self._cluster.clock_skew_seconds
+        if skew is not None and abs(skew) > CLOCK_SKEW_SECONDS:
+            order = "ahead of" if skew > 0 else "behind"
+            yield f"this machine's clock is {abs(skew):.0f} s {order} the cluster's"

@@ -36,6 +36,8 @@ class Probe:
     def __init__(self, cluster: Cluster, pod: PodSnapshot) -> None:
         self._cluster = cluster
         self._pod = pod
+        self.unhealthy_status: int | None = None  # what the server itself last said on /health, None when that was 200
+        self.last_trouble: str | None = None
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of one GET; raises PodUnreachableError."""
@@ -46,7 +48,9 @@ class Probe:
         """Return once /health answers 200; never returns otherwise, so give it a limit."""
 
         async def healthy() -> bool:
-            return (await self.get("/health"))[0] == 200
+            status, _ = await self.get("/health")
+            self.unhealthy_status = None if status == 200 else status
+            return status == 200
 
         await self._until(healthy)
 

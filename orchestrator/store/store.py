@@ -1,116 +1,24 @@
 """The store's door: every write is one transaction, committed to disk before it returns."""
 
-import fcntl
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, inspect, select
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import Connection, func, inspect, select
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator import __version__
-from orchestrator.errors import KprofError, RunDrivenError, UsageError
 from orchestrator.matrix.point import Point
 from orchestrator.store import tables as t
+from orchestrator.store.database import Database, StoreError
+from orchestrator.store.records import RunRecord, StoredPoint, StoredResult, point_of, result_of, row_of, run_of
+from orchestrator.store.values import count
 
-BUSY_SECONDS = 5  # this blocks the event loop; longer waits are the caller's
 NUMBER_DIGITS = 9
 MIN_DIGITS_OF_ID = 4  # fewer digits are a run's number, never the start of an id
-_FACT_COLUMNS = (
-    "weights_gib",
-    "activation_gib",
-    "non_torch_gib",
-    "cuda_graph_gib",
-    "kv_cache_gib",
-    "kv_cache_tokens",
-)
-
-
-class StoreError(KprofError):
-    """The store cannot be read or written."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """One sweep; `number` counts runs of this store from 1, `source` is `measured` or `SIMULATED`."""
-
-    id: str
-    number: int
-    matrix: str
-    digest: str
-    cluster: str
-    source: str
-    created_at: str
-    finished_at: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPoint:
-    """One point of a run as it was asked for."""
-
-    hash: str
-    id: str
-    label: str
-    model: str
-    image: str
-    vllm_version: str | None
-    arguments: Mapping[str, Any]
-    accelerator: Mapping[str, Any]
-    expect: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredResult:
-    """One result: its point, where its numbers come from, and the whole document."""
-
-    point: StoredPoint
-    attempt: int
-    source: str
-    outcome: str
-    failure_kind: str | None
-    document: Mapping[str, Any]
-    recorded_at: str
-
-
-def open_store(url: str) -> "Store":
-    """Open or create a store.
-
-    Raises UsageError for an address that is no SQLite URL or path, StoreError for a file that is no kprof store.
-    """
-    if "://" not in url:
-        url = f"sqlite:///{url}"
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise UsageError(f"--store: {error}", remedy="for example --store sqlite:///kprof.db") from None
-    if parsed.get_backend_name() != "sqlite":
-        raise UsageError(
-            f"--store: {parsed.get_backend_name()} is not supported", remedy="use a SQLite file: sqlite:///kprof.db"
-        )
-    if parsed.database and parsed.database != ":memory:" and not Path(parsed.database).absolute().parent.is_dir():
-        raise UsageError(f"--store: the folder of {parsed.database} does not exist", remedy="create it first")
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
-    event.listen(engine, "connect", _pragmas)
-    event.listen(engine, "begin", _begin)
-    return Store(engine, parsed.database or "memory")
-
-
-def _pragmas(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions are begun by _begin, so that a writer locks at once
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: Connection) -> None:
-    # A writer takes its lock at once, so that it never has to upgrade; a reader takes none and sees a snapshot.
-    reading = connection.get_execution_options().get("kprof_reading", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+_SIZES = ("weights_gib", "activation_gib", "non_torch_gib", "cuda_graph_gib", "kv_cache_gib")
 
 
 def _now() -> str:
@@ -120,39 +28,47 @@ def _now() -> str:
 class Store:
     """Runs, points and results. Raises StoreError when the file cannot be read or written."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
-        self._engine = engine
-        self.name = name
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.name = database.name
         with self._reading() as connection:
             found = set(inspect(connection).get_table_names())
-        if found and t.meta.name not in found:
-            raise StoreError(f"{name} is a database of another program", remedy="use another --store")
         if not found:
             with self._transaction() as connection:
                 t.metadata.create_all(connection)
-                version = insert(t.meta).values(key="schema_version", value=str(t.SCHEMA_VERSION))
+                version = self._database.insert(t.meta).values(key="schema_version", value=str(t.SCHEMA_VERSION))
                 connection.execute(version.on_conflict_do_nothing())
         with self._reading() as connection:
-            written = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == "schema_version"))
+            written = self._schema_version(connection)
+        if written is None:
+            raise StoreError(f"{self.name} is a database of another program", remedy="use another --store")
         if written != str(t.SCHEMA_VERSION):
             raise StoreError(
-                f"{name} has schema version {written}, this kprof writes {t.SCHEMA_VERSION}",
+                f"{self.name} has schema version {written}, this kprof writes {t.SCHEMA_VERSION}",
                 remedy="use the kprof version that wrote it, or another --store",
             )
 
+    def _schema_version(self, connection: Connection) -> str | None:
+        known = inspect(connection)
+        if t.meta.name not in known.get_table_names():
+            return None
+        # Others have tables of this name too.
+        if {column["name"] for column in known.get_columns(t.meta.name)} != set(t.meta.c.keys()):
+            return None
+        return connection.scalar(select(t.meta.c.value).where(t.meta.c.key == "schema_version"))
+
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
+        self._database.close()
 
     @contextmanager
     def _transaction(self, *, reading: bool = False) -> Iterator[Connection]:
         try:
-            with self._engine.connect().execution_options(kprof_reading=reading) as connection, connection.begin():
+            with self._database.transaction(reading=reading) as connection:
                 yield connection
         except DBAPIError as error:
-            raise StoreError(
-                f"store {self.name}: {error.orig}", remedy="check the file, its disk and its permissions"
-            ) from error
+            words = " ".join(str(error.orig).split())
+            raise StoreError(f"store {self.name}: {words}", remedy=self._database.remedy) from error
 
     def _reading(self) -> AbstractContextManager[Connection]:
         return self._transaction(reading=True)
@@ -178,7 +94,7 @@ class Store:
                     created_at=record.created_at,
                 )
             )
-            connection.execute(t.points.insert(), [_point_row(run_id, i, point) for i, point in enumerate(points)])
+            connection.execute(t.points.insert(), [row_of(run_id, i, point) for i, point in enumerate(points)])
         return record
 
     def latest_run(
@@ -193,38 +109,32 @@ class Store:
 
     def run(self, name: str) -> RunRecord | None:
         """Return a run by number, by id, or by the start of its id."""
-        if name.isdigit() and len(name) <= NUMBER_DIGITS:
+        if name.isdecimal() and len(name) <= NUMBER_DIGITS:
             numbered = self._run(select(t.runs).where(t.runs.c.number == int(name)))
             if numbered is not None or len(name) < MIN_DIGITS_OF_ID:
                 return numbered
-        return self._run(select(t.runs).where(t.runs.c.id.startswith(name, autoescape=True)).limit(1))
+        # In any case of letters, which is how SQLite compares.
+        begins = t.runs.c.id.istartswith(name, autoescape=True)
+        return self._run(select(t.runs).where(begins).order_by(t.runs.c.number).limit(1))
 
     def _run(self, query: Any) -> RunRecord | None:
         with self._reading() as connection:
             row = connection.execute(query).mappings().first()
-        return None if row is None else _run_record(row)
+        return None if row is None else run_of(row)
 
     @contextmanager
     def driving(self, run: RunRecord) -> Iterator[None]:
-        """Hold a run against other kprofs on this machine; raises StoreError when one drives it already.
+        """Hold a run against other kprofs; raises RunDrivenError when one drives it already.
 
-        The kernel gives the lock back when its holder dies, however it dies.
+        The lock is given back when its holder dies, however it dies.
         """
-        with Path(f"{self.name}.lock").open("ab") as lock:
-            try:
-                # One byte of the file for each run.
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, run.number)
-            except OSError as error:
-                raise RunDrivenError(
-                    f"run {run.number} of {self.name} is being driven by another kprof",
-                    remedy="wait for it, or start a run of its own with --fresh",
-                ) from error
+        with self._database.driving(run):
             yield
 
     def runs(self) -> list[RunRecord]:
         """Return every run, oldest first."""
         with self._reading() as connection:
-            return [_run_record(row) for row in connection.execute(select(t.runs).order_by(t.runs.c.number)).mappings()]
+            return [run_of(row) for row in connection.execute(select(t.runs).order_by(t.runs.c.number)).mappings()]
 
     def finish_run(self, run_id: str) -> None:
         """Note that every point of the run has its result."""
@@ -236,7 +146,7 @@ class Store:
         open_attempt = select(t.attempts.c.run_id).where(t.attempts.c.ended.is_(False))
         query = select(t.runs).where((t.runs.c.cluster == cluster) & t.runs.c.id.in_(open_attempt))
         with self._reading() as connection:
-            return [_run_record(row) for row in connection.execute(query).mappings()]
+            return [run_of(row) for row in connection.execute(query).mappings()]
 
     def describe_points(self, run_id: str, points: Sequence[Point]) -> None:
         """Take over ids, labels and expectations of an edited matrix: none of them changes what runs."""
@@ -257,7 +167,7 @@ class Store:
         """Record the intent to create a pod, before it is created."""
         with self._transaction() as connection:
             values = {"run_id": run_id, "hash": point_hash, "attempt": attempt, "pod": pod_name, "intended_at": _now()}
-            connection.execute(insert(t.attempts).values(**values, ended=False).on_conflict_do_nothing())
+            connection.execute(self._database.insert(t.attempts).values(**values, ended=False).on_conflict_do_nothing())
 
     def created(self, run_id: str, point_hash: str, attempt: int, uid: str) -> None:
         """Record the uid of the pod that was created."""
@@ -297,15 +207,16 @@ class Store:
             "failure_kind": None if failure is None else failure["kind"],
             "document": dict(document),
             "recorded_at": _now(),
-            **{name: facts.get(name) for name in _FACT_COLUMNS},
+            **{name: facts.get(name) for name in _SIZES},
+            "kv_cache_tokens": count(facts.get("kv_cache_tokens")),
         }
         a = t.attempts.c
         with self._transaction() as connection:
-            statement = insert(t.results).values(**row)
+            statement = self._database.insert(t.results).values(**row)
             connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "hash"], set_=row))
             proof = {"run_id": run_id, "hash": point_hash, "attempt": attempt, "encoding": "zlib", "size": log_size}
             proof |= {"truncated": truncated, "log": log}
-            keep = insert(t.evidence).values(**proof)
+            keep = self._database.insert(t.evidence).values(**proof)
             connection.execute(keep.on_conflict_do_update(index_elements=["run_id", "hash", "attempt"], set_=proof))
             where = (a.run_id == run_id) & (a.hash == point_hash) & (a.attempt == attempt)
             connection.execute(t.attempts.update().where(where).values(ended=True))
@@ -321,24 +232,13 @@ class Store:
         )
         with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
-        return [
-            StoredResult(
-                _point(row),
-                row["attempt"],
-                row["source"],
-                row["outcome"],
-                row["failure_kind"],
-                row["document"],
-                row["recorded_at"],
-            )
-            for row in rows
-        ]
+        return [result_of(row) for row in rows]
 
     def points(self, run_id: str) -> list[StoredPoint]:
         """Return the points of a run in the order of its matrix."""
         with self._reading() as connection:
             query = select(t.points).where(t.points.c.run_id == run_id).order_by(t.points.c.position)
-            return [_point(row) for row in connection.execute(query).mappings()]
+            return [point_of(row) for row in connection.execute(query).mappings()]
 
     def log(self, run_id: str, point_hash: str) -> bytes | None:
         """Return the redacted log of the newest attempt at a point, None when none is stored."""
@@ -348,29 +248,3 @@ class Store:
                 select(e.log).where((e.run_id == run_id) & (e.hash == point_hash)).order_by(e.attempt.desc()).limit(1)
             )
         return None if blob is None else zlib.decompressobj().decompress(blob)
-
-
-def _run_record(row: RowMapping) -> RunRecord:
-    return RunRecord(**{name: value for name, value in row.items() if name != "kprof_version"})
-
-
-def _point_row(run_id: str, position: int, point: Point) -> dict[str, Any]:
-    accelerator = point.accelerator
-    return {
-        "run_id": run_id,
-        "hash": point.hash,
-        "position": position,
-        "id": point.id,
-        "label": point.label,
-        "model": point.model,
-        "image": point.image,
-        "vllm_version": point.vllm_version,
-        "arguments": dict(point.arguments),
-        "accelerator": {"vendor": accelerator.vendor, "product": accelerator.product, "count": accelerator.count},
-        "expect": point.expect,
-    }
-
-
-def _point(row: RowMapping) -> StoredPoint:
-    names = ("hash", "id", "label", "model", "image", "vllm_version", "arguments", "accelerator", "expect")
-    return StoredPoint(**{name: row[name] for name in names})

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -9,47 +10,48 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    String,
     Table,
     UniqueConstraint,
 )
+
+from orchestrator.store.values import Words
 
 SCHEMA_VERSION = 1
 
 metadata = MetaData()
 
 meta = Table(
-    "meta", metadata, Column("key", String(64), primary_key=True), Column("value", String(255), nullable=False)
+    "meta", metadata, Column("key", Words, primary_key=True), Column("value", Words, nullable=False)
 )
 
 runs = Table(
     "runs",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", Words, primary_key=True),
     Column("number", Integer, nullable=False, unique=True),
-    Column("matrix", String(64), nullable=False),
-    Column("digest", String(32), nullable=False),
-    Column("cluster", String(64), nullable=False),
-    Column("source", String(16), nullable=False),
-    Column("kprof_version", String(32), nullable=False),
-    Column("created_at", String(32), nullable=False),
-    Column("finished_at", String(32)),
+    Column("matrix", Words, nullable=False),
+    Column("digest", Words, nullable=False),
+    Column("cluster", Words, nullable=False),
+    Column("source", Words, nullable=False),
+    Column("kprof_version", Words, nullable=False),
+    Column("created_at", Words, nullable=False),
+    Column("finished_at", Words),
 )
 
 points = Table(
     "points",
     metadata,
-    Column("run_id", String(64), primary_key=True),
-    Column("hash", String(16), primary_key=True),
+    Column("run_id", Words, primary_key=True),
+    Column("hash", Words, primary_key=True),
     Column("position", Integer, nullable=False),
-    Column("id", String(128), nullable=False),
-    Column("label", String(512), nullable=False),
-    Column("model", String(512), nullable=False),
-    Column("image", String(512), nullable=False),
-    Column("vllm_version", String(64)),
+    Column("id", Words, nullable=False),
+    Column("label", Words, nullable=False),
+    Column("model", Words, nullable=False),
+    Column("image", Words, nullable=False),
+    Column("vllm_version", Words),
     Column("arguments", JSON, nullable=False),
     Column("accelerator", JSON, nullable=False),
-    Column("expect", String(64)),
+    Column("expect", Words),
     ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
     UniqueConstraint("run_id", "id"),
 )
@@ -57,12 +59,12 @@ points = Table(
 attempts = Table(
     "attempts",
     metadata,
-    Column("run_id", String(64), primary_key=True),
-    Column("hash", String(16), primary_key=True),
+    Column("run_id", Words, primary_key=True),
+    Column("hash", Words, primary_key=True),
     Column("attempt", Integer, primary_key=True),
-    Column("pod", String(64), nullable=False),
-    Column("uid", String(64)),
-    Column("intended_at", String(32), nullable=False),
+    Column("pod", Words, nullable=False),
+    Column("uid", Words),
+    Column("intended_at", Words, nullable=False),
     Column("ended", Boolean, nullable=False, default=False),
     ForeignKeyConstraint(["run_id", "hash"], ["points.run_id", "points.hash"], ondelete="CASCADE"),
 )
@@ -70,31 +72,31 @@ attempts = Table(
 results = Table(
     "results",
     metadata,
-    Column("run_id", String(64), primary_key=True),
-    Column("hash", String(16), primary_key=True),
+    Column("run_id", Words, primary_key=True),
+    Column("hash", Words, primary_key=True),
     Column("attempt", Integer, nullable=False),
-    Column("source", String(16), nullable=False),
-    Column("outcome", String(16), nullable=False),
-    Column("failure_kind", String(64)),
+    Column("source", Words, nullable=False),
+    Column("outcome", Words, nullable=False),
+    Column("failure_kind", Words),
     Column("weights_gib", Float),
     Column("activation_gib", Float),
     Column("non_torch_gib", Float),
     Column("cuda_graph_gib", Float),
     Column("kv_cache_gib", Float),
-    Column("kv_cache_tokens", Integer),
+    Column("kv_cache_tokens", BigInteger),
     Column("document", JSON, nullable=False),
-    Column("recorded_at", String(32), nullable=False),
+    Column("recorded_at", Words, nullable=False),
     ForeignKeyConstraint(["run_id", "hash"], ["points.run_id", "points.hash"], ondelete="CASCADE"),
 )
 
 evidence = Table(
     "evidence",
     metadata,
-    Column("run_id", String(64), primary_key=True),
-    Column("hash", String(16), primary_key=True),
+    Column("run_id", Words, primary_key=True),
+    Column("hash", Words, primary_key=True),
     Column("attempt", Integer, primary_key=True),
-    Column("encoding", String(16), nullable=False),
-    Column("size", Integer, nullable=False),
+    Column("encoding", Words, nullable=False),
+    Column("size", BigInteger, nullable=False),
     Column("truncated", Boolean, nullable=False),
     Column("log", LargeBinary, nullable=False),
     ForeignKeyConstraint(["run_id", "hash"], ["points.run_id", "points.hash"], ondelete="CASCADE"),

@@ -62,6 +62,11 @@ def log(data: bytes, *, gap: bool = False) -> tuple[float, Step]:
     return 0.0, lambda pod: pod.print(LogChunk(data, gap))
 
 
+def unreadable(words: str) -> tuple[float, Step]:
+    """Give out no log for now."""
+    return 0.0, lambda pod: pod.print(LogChunk(b"", unreadable=words))
+
+
 def serve(server: "FakeServer") -> tuple[float, Step]:
     """Open the HTTP server."""
     return 0.0, lambda pod: setattr(pod, "server", server)
@@ -197,6 +202,9 @@ class FakeCluster:
         self.check_error: Exception | None = None
         self.open_runs: set[str] = set()
         self.driven: set[str] = set()
+        self.answering = True
+        self.clock_skew_seconds: float | None = 0.0
+        self.scaling: bool | None = False
         self._watchers: list[asyncio.Queue[Change]] = []
         self._uids = itertools.count(1)
 
@@ -216,6 +224,11 @@ class FakeCluster:
         self.most_devices = max(self.most_devices, sum(each.devices for each in self.pods.values()))
         self.tell(Change(snapshot))
         return pod
+
+    async def scaling_up(self, pod: PodSnapshot) -> bool | None:
+        """Tell what the test says."""
+        assert pod.unschedulable, "asked about a pod that has its place"
+        return self.scaling
 
     async def check(self, manifests: Sequence[PodManifest]) -> None:
         """Refuse when the test says so."""

@@ -63,6 +63,25 @@ class KubernetesCluster:
         """Return context, namespace and server, so that runs of different clusters are kept apart."""
         return f"kubernetes/{self._context}/{self.namespace}@{self._server}"
 
+    @property
+    def answering(self) -> bool:
+        """Say whether the API server answered the last call."""
+        return self.transport.health.answering
+
+    @property
+    def clock_skew_seconds(self) -> float | None:
+        """Return how far this machine's clock is ahead of the API server's, to the second."""
+        return self.transport.health.clock_skew_seconds
+
+    async def scaling_up(self, pod: PodSnapshot) -> bool | None:
+        """Ask the events of the pod for the word of a cluster autoscaler; None without the right to read them."""
+        query = {"fieldSelector": f"involvedObject.name={pod.name},reason=TriggeredScaleUp"}
+        try:
+            events = await self.transport.call("GET", f"/api/v1/namespaces/{self.namespace}/events", query)
+        except ApiError:
+            return None
+        return bool(events.get("items"))
+
     async def __aenter__(self) -> Self:
         await self.transport.__aenter__()
         return self

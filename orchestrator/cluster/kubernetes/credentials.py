@@ -37,7 +37,7 @@ class Credentials:
         self.endpoint = self._endpoint(namespace)
 
     def _load(self) -> Configuration:
-        config = Configuration()
+        config = Configuration(proxy="")  # one of the environment is aiohttp's to find
         try:
             if self._in_cluster:
                 kube_config.load_incluster_config(client_configuration=config)
@@ -72,6 +72,12 @@ class Credentials:
             if token is None and self._config.username:
                 token = self._config.get_basic_auth_token()
             return {} if not token else {"Authorization": token}
+
+    def route(self) -> dict[str, str]:
+        """Return how requests get to the API server, as aiohttp's options: a proxy, another name in its certificate."""
+        config = self._config
+        named = {"proxy": config.proxy, "server_hostname": config.tls_server_name}
+        return {option: str(value) for option, value in named.items() if value}
 
     def tls(self) -> ssl.SSLContext | bool:
         """Return one TLS context for every connection; True where the server speaks plain HTTP."""

@@ -12,7 +12,7 @@ from orchestrator.errors import ClusterError, RunDrivenError
 
 LEASE_SECONDS = 15
 RENEW_SECONDS = 5.0
-RENEW_OUTAGE_SECONDS = 2.0
+RENEW_OUTAGE_SECONDS = 2.0  # a call itself may take longer
 RELEASE_SECONDS = 5.0
 REMEDY = "docs/rbac.md lists what kprof needs"
 

@@ -7,7 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from orchestrator.cluster.kubernetes.snapshot import read_pod
-from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError, Transport, api_error
+from orchestrator.cluster.kubernetes.transport import (
+    RETRIED,
+    TRANSPORT_ERRORS,
+    WATCH_IDLE_SECONDS,
+    ApiError,
+    Transport,
+)
 from orchestrator.cluster.port import Change
 from orchestrator.errors import ClusterError
 
@@ -37,8 +43,8 @@ async def list_watch(transport: Transport, path: str, selector: str) -> AsyncIte
         except ApiError as error:
             if error.code in {401, 403, 404, 405}:
                 raise ClusterError(f"watching pods: {error.message}", remedy="see docs/rbac.md") from error
-            if error.code not in {429, 500, 502, 503, 504}:
-                version = None
+            if error.code not in RETRIED or "resource version" in error.message.lower():
+                version = None  # too old, or of a future that a restored etcd does not know
         except TimeoutError:
             alive = True  # an idle watch: go on from the last version
         except (*TRANSPORT_ERRORS, ValueError, KeyError, TypeError):
@@ -71,9 +77,7 @@ async def _watch(
         "allowWatchBookmarks": "true",
         "timeoutSeconds": str(random.randint(240, 300)),  # noqa: S311 - spreads reconnects, guards nothing
     }
-    async with transport.open("GET", path, params, stream=True) as reply:
-        if reply.status >= 300:
-            raise api_error(reply.status, await reply.read(), reply.headers.get("Retry-After"))
+    async with transport.follow(path, params, idle_seconds=WATCH_IDLE_SECONDS) as reply:
         rest = b""
         async for chunk in reply.content.iter_any():
             *lines, rest = (rest + chunk).split(b"\n")

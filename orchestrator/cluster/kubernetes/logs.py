@@ -7,12 +7,18 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
-from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError, Transport, api_error
+import aiohttp
+
+from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError, Transport
 from orchestrator.cluster.port import CONTAINER, LogChunk
 from orchestrator.errors import ClusterError
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_WAIT_SECONDS = 15.0
+# A server that loads a model may be silent for long, and opening a thousand silent streams anew is work for the API
+# server; a connection that an outage has killed is dropped as soon as the outage is over.
+LOG_IDLE_SECONDS = 300.0
+LOOK_SECONDS = 5.0  # how often a silent stream looks whether its container has finished
 
 
 class _Position:
@@ -49,20 +55,25 @@ class _Position:
 
 
 async def follow_log(transport: Transport, path: str, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
-    """Yield the log until the container has finished and all was read; a clean end of a stream proves nothing."""
-    position, failures = _Position(), 0
+    """Yield the log until the container has finished and all was read; a clean end of a stream proves nothing.
+
+    While it cannot be read, a chunk without data says so in `unreadable`, and an empty one that it can be again.
+    """
+    position, failures, unreadable = _Position(), 0, False
     while True:
         last_pass = finished()
         position.resume()
         params = {"container": CONTAINER, "timestamps": "true", "follow": "false" if last_pass else "true"}
         if position.last is not None:
             params["sinceTime"] = position.last
-        complete = False
+        complete, words = False, ""
         try:
-            async with transport.open("GET", path, params, stream=True) as reply:
-                if reply.status >= 300:
-                    raise api_error(reply.status, await reply.read(), reply.headers.get("Retry-After"))
-                async for stamp, text, ended in _lines(reply.content.iter_any(), keep_tail=last_pass):
+            async with transport.follow(path, params, idle_seconds=LOG_IDLE_SECONDS) as reply:
+                if unreadable:
+                    unreadable = False
+                    yield LogChunk(b"")
+                chunks = _chunks(reply.content, _never if last_pass else finished)
+                async for stamp, text, ended in _lines(chunks, keep_tail=last_pass):
                     failures = 0
                     if (chunk := position.take(stamp, text)) is not None:
                         yield chunk if ended else LogChunk(text, chunk.gap)
@@ -72,12 +83,37 @@ async def follow_log(transport: Transport, path: str, finished: Callable[[], boo
                 raise ClusterError(f"reading the log: {error.message}", remedy="see docs/rbac.md") from error
             if error.code in {400, 404} and finished():
                 return
-        except TRANSPORT_ERRORS:
-            pass  # a cut, or a silent pod: go on from the last line
+            words = error.message or error.reason
+        except TRANSPORT_ERRORS as error:
+            words = str(error) or type(error).__name__  # a cut, or a silent pod: go on from the last line
         if complete and last_pass:
             return
         failures += 1
+        if words and failures > 1:
+            unreadable = True
+            yield LogChunk(b"", unreadable=words)
         await asyncio.sleep(random.uniform(0.02, min(MAX_WAIT_SECONDS, 0.05 * 2 ** min(failures, 9))))  # noqa: S311
+
+
+def _never() -> bool:
+    return False
+
+
+async def _chunks(content: aiohttp.StreamReader, finished: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Yield what comes until the stream ends, or is silent after the container has finished: it may be dead."""
+    while True:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                chunk = await content.readany()
+        except TimeoutError as error:
+            if finished():
+                return
+            if isinstance(error, aiohttp.ClientError):
+                raise  # this one came from the connection
+            continue
+        if not chunk:
+            return
+        yield chunk
 
 
 def _utc_second(stamp: str) -> str | None:

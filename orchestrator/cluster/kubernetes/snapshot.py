@@ -16,6 +16,8 @@ def read_pod(raw: Mapping[str, Any]) -> PodSnapshot:
     conditions = {item.get("type"): item for item in status.get("conditions") or [] if isinstance(item, dict)}
     scheduled = conditions.get("PodScheduled") or {}
     disruption = conditions.get("DisruptionTarget") or {}
+    words = str(scheduled.get("message") or "") if scheduled.get("status") == "False" else ""
+    gated = scheduled.get("reason") == "SchedulingGated" and scheduled.get("status") == "False"
     try:
         phase = Phase(status.get("phase") or "Pending")
     except ValueError:
@@ -28,7 +30,8 @@ def read_pod(raw: Mapping[str, Any]) -> PodSnapshot:
         reason=str(status.get("reason") or ""),
         message=str(status.get("message") or ""),
         node=(raw.get("spec") or {}).get("nodeName"),
-        unschedulable=str(scheduled.get("message") or "") or None if scheduled.get("status") == "False" else None,
+        unschedulable=words if words and not gated else None,
+        gated=words or "SchedulingGated" if gated else None,
         disruption=disruption.get("reason") if disruption.get("status") == "True" else None,
         deleting=bool(metadata.get("deletionTimestamp")),
         container=_container(status),
@@ -48,6 +51,7 @@ def _container(status: Mapping[str, Any]) -> Container | None:
                     reason=str(detail.get("reason") or ""),
                     message=str(detail.get("message") or ""),
                     exit_code=detail.get("exitCode"),
+                    restarts=restarts if isinstance(restarts := item.get("restartCount"), int) else 0,
                 )
     return None
 

@@ -11,11 +11,13 @@ import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from orchestrator.cluster.kubernetes.credentials import Credentials
+from orchestrator.cluster.kubernetes.health import Health
 from orchestrator.errors import ClusterError
 
 CONNECT_SECONDS = 5
-CALL_SECONDS = 30
-STREAM_IDLE_SECONDS = 75  # a watch hears a bookmark about once a minute
+CALL_SECONDS = 30.0
+SHORTEST_CALL_SECONDS = 5.0
+WATCH_IDLE_SECONDS = 75.0  # a watch hears a bookmark about once a minute
 OUTAGE_SECONDS = 900.0
 HURRIED_OUTAGE_SECONDS = 15.0
 RETRIED = frozenset({429, 500, 502, 503, 504})
@@ -59,7 +61,10 @@ class Transport:
     def __init__(self, credentials: Credentials, *, outage_seconds: float = OUTAGE_SECONDS) -> None:
         self._credentials = credentials
         self._outage_seconds = outage_seconds
+        self._call_seconds = CALL_SECONDS
         self._host = credentials.endpoint.host
+        self._route = credentials.route()
+        self.health = Health()
 
     async def __aenter__(self) -> Self:
         tls = self._credentials.tls()
@@ -70,16 +75,18 @@ class Transport:
         )
         self._streams = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=tls),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STREAM_IDLE_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=WATCH_IDLE_SECONDS),
             trust_env=True,
             read_bufsize=1 << 16,
         )
+        self._sleeping = asyncio.create_task(self.health.drop_streams_after_sleep(), name="watch for sleep")
         return self
 
     def with_outage(self, seconds: float) -> "Transport":
-        """Return the same connections with another limit on how long an outage is sat out."""
+        """Return the same connections with another limit on how long an outage is sat out, and a call waited for."""
         other = copy.copy(self)
         other._outage_seconds = seconds  # noqa: SLF001 - a copy of itself
+        other._call_seconds = min(CALL_SECONDS, max(SHORTEST_CALL_SECONDS, seconds))  # noqa: SLF001
         return other
 
     def hurry(self) -> None:
@@ -87,6 +94,8 @@ class Transport:
         self._outage_seconds = min(self._outage_seconds, HURRIED_OUTAGE_SECONDS)
 
     async def __aexit__(self, *exc: object) -> None:
+        self._sleeping.cancel()
+        await asyncio.gather(self._sleeping, return_exceptions=True)
         await self._calls.close()
         await self._streams.close()
 
@@ -101,15 +110,25 @@ class Transport:
         stream: bool = False,
         headers: Mapping[str, str] | None = None,
         total_seconds: float | None = None,
+        idle_seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send one request and yield the open answer, whatever its status; renews credentials once on 401."""
+        """Send one request and yield the open answer, whatever its status; renews credentials once on 401.
+
+        `total_seconds` limits the whole request, `idle_seconds` each silence of a stream.
+        """
         session = self._streams if stream else self._calls
-        timeout = aiohttp.ClientTimeout(total=total_seconds, sock_connect=CONNECT_SECONDS) if total_seconds else None
+        timeout = None
+        if total_seconds is not None or idle_seconds is not None:
+            timeout = aiohttp.ClientTimeout(
+                total=total_seconds, sock_connect=CONNECT_SECONDS, sock_read=None if total_seconds else idle_seconds
+            )
         for renew in (False, True):
             send = {**(headers or {}), **await self._credentials.headers(renew=renew)}
             if body is not None:
                 send.setdefault("Content-Type", "application/json")
-            options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+            options: dict[str, Any] = dict(self._route)
+            if timeout is not None:
+                options["timeout"] = timeout
             async with session.request(
                 method, self._host + path, params=params, data=body, headers=send, allow_redirects=False, **options
             ) as reply:
@@ -117,6 +136,18 @@ class Transport:
                     continue
                 yield reply
                 return
+
+    @asynccontextmanager
+    async def follow(self, path: str, params: Params, *, idle_seconds: float) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open a watch or a log, which is dropped when the API server was away; raises ApiError for a refusal."""
+        async with self.open("GET", path, params, stream=True, idle_seconds=idle_seconds) as reply:
+            if reply.status >= 300:
+                raise api_error(reply.status, await reply.read(), reply.headers.get("Retry-After"))
+            self.health.opened(reply)
+            try:
+                yield reply
+            finally:
+                self.health.closed(reply)
 
     async def send(
         self,
@@ -130,11 +161,19 @@ class Transport:
         """Send one request once; raises ApiError for any Status, aiohttp's errors for transport trouble."""
         raw = None if body is None else json.dumps(body).encode()
         headers = {"Accept": accept} if accept else None
-        async with self.open(method, path, params, raw, headers=headers) as reply:
-            data = await reply.read()
-            if reply.status >= 300:
-                raise api_error(reply.status, data, reply.headers.get("Retry-After"))
-            return _object(data)
+        try:
+            async with self.open(method, path, params, raw, headers=headers, total_seconds=self._call_seconds) as reply:
+                data = await reply.read()
+        except TRANSPORT_ERRORS:
+            self.health.failed()
+            raise
+        if reply.status in RETRIED:
+            self.health.failed()
+        else:
+            self.health.answered(reply.headers.get("Date"))
+        if reply.status >= 300:
+            raise api_error(reply.status, data, reply.headers.get("Retry-After"))
+        return _object(data)
 
     async def call(
         self,

@@ -62,6 +62,20 @@ class LocalCluster:
         """Return `local`."""
         return "local"
 
+    @property
+    def answering(self) -> bool:
+        """This machine always answers."""
+        return True
+
+    @property
+    def clock_skew_seconds(self) -> float | None:
+        """There is one clock."""
+        return 0.0
+
+    async def scaling_up(self, pod: PodSnapshot) -> bool | None:  # noqa: ARG002
+        """No machine is ever added."""
+        return False
+
     async def check(self, manifests: Sequence[PodManifest]) -> None:
         """Check that the command exists and that every point's devices fit this machine."""
         if shutil.which(self._executable[0]) is None:

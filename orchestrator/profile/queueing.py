@@ -1,0 +1,128 @@
+"""A pod on its way to its first container: accepted by the API server, released by a queue, placed, started."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from orchestrator.cluster.port import Cluster, PodManifest, PodRejectedError, PodSnapshot
+from orchestrator.cluster.watch import PodWatch
+from orchestrator.errors import KprofError
+from orchestrator.profile.clock import PointClock
+from orchestrator.profile.pod_failures import PodTrouble, fits_nowhere, pod_trouble
+from orchestrator.vllm_log import redact
+
+TICK_SECONDS = 1.0
+CREATE_PAUSE_SECONDS = 10.0
+FITS_NOWHERE_SECONDS = 600.0  # how long a pod waits that no node would take even if it were empty
+SCALING_LOOK_SECONDS = 60.0
+SHOWN_CHARACTERS = 160
+
+Progress = Callable[[str], None]
+
+
+class Queueing:
+    """Waits for the start of one pod.
+
+    `others_hold` says whether other points of the sweep hold devices: waiting for these is no sign of trouble.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        watch: PodWatch,
+        clock: PointClock,
+        queue_seconds: float,
+        others_hold: Callable[[], bool],
+    ) -> None:
+        self._cluster = cluster
+        self._watch = watch
+        self._clock = clock
+        self._queue_seconds = queue_seconds
+        self._others_hold = others_hold
+        self._told = ""
+
+    async def accepted(self, manifest: PodManifest, progress: Progress) -> PodSnapshot:
+        """Create the pod, waiting while a quota or the devices are in use; raises PodRejectedError."""
+        waited = 0.0
+        while True:
+            begin = self._clock()
+            try:
+                return await self._create(manifest)
+            except PodRejectedError as error:
+                if not error.waits or waited > self._queue_seconds:
+                    raise
+                self._tell(error.message, progress)
+            await asyncio.sleep(CREATE_PAUSE_SECONDS)
+            if not self._others_hold():
+                waited += self._clock() - begin
+
+    async def _create(self, manifest: PodManifest) -> PodSnapshot:
+        """Create the pod; when cancelled, the request may be on its way: its pod is waited for and deleted."""
+        creating = asyncio.ensure_future(self._cluster.create(manifest))
+        try:
+            return await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            with contextlib.suppress(KprofError):
+                await self._cluster.delete(await creating)
+            raise
+
+    async def started(self, pod: PodSnapshot, progress: Progress) -> PodTrouble | None:
+        """Wait until the container runs or ran and return None, or return the trouble that outlasted its grace."""
+        waited, last = 0.0, self._clock()
+        trouble_since: dict[str, float] = {}
+        nowhere = _FitsNowhere(self._cluster)
+        while True:
+            now = self._watch.get(pod.uid)
+            if now is not None and now.started:
+                return None
+            trouble = pod_trouble(now)
+            if trouble is None and now is not None:
+                trouble = await nowhere.trouble(now, self._clock())
+            reason = trouble.message if trouble else (now.gated or now.unschedulable if now else None)
+            self._tell(reason or "", progress)
+            if trouble is not None:
+                since = trouble_since.setdefault(trouble.kind, self._clock())
+                if self._clock() - since >= trouble.grace_seconds:
+                    return trouble
+            else:
+                trouble_since.clear()  # it mended itself; the next trouble has its whole grace again
+            at = self._clock()
+            excused = self._others_hold() or (now is not None and now.gated is not None)
+            waited, last = waited if excused else waited + at - last, at
+            if waited > self._queue_seconds:
+                words = (now.unschedulable if now else None) or "the pod did not start in time"
+                return PodTrouble("pod.unschedulable", words)
+            await self._tick(pod, now)
+
+    def _tell(self, reason: str, progress: Progress) -> None:
+        if reason and reason != self._told:
+            self._told = reason
+            progress(f"queued: {redact(reason)[:SHOWN_CHARACTERS]}")
+
+    async def _tick(self, pod: PodSnapshot, seen: PodSnapshot | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_SECONDS):
+                await self._watch.wait_for(pod.uid, lambda now: now != seen)
+
+
+class _FitsNowhere:
+    """Follows one pod that no node would take even if it were empty; an autoscaler may be adding one that does."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._since: float | None = None
+        self._looked = 0.0
+        self._scaling: bool | None = False
+
+    async def trouble(self, pod: PodSnapshot, now: float) -> PodTrouble | None:
+        """Return what is wrong once it has lasted; `now` is the point's clock."""
+        if not fits_nowhere(pod.unschedulable or ""):
+            self._since = None
+            return None
+        if self._since is None or now - self._looked >= SCALING_LOOK_SECONDS:
+            self._scaling, self._looked = await self._cluster.scaling_up(pod), now
+        self._since = now if self._since is None else self._since
+        # Where the cluster does not tell about new nodes, the whole time for queueing is given.
+        if self._scaling is not False or now - self._since < FITS_NOWHERE_SECONDS:
+            return None
+        return PodTrouble("pod.unschedulable", pod.unschedulable or "")
