@@ -15,7 +15,7 @@ from orchestrator.cli.select import load_selected
 from orchestrator.cluster.local.adapter import LocalCluster
 from orchestrator.cluster.manifest import DEFAULT_SIMULATOR_IMAGE, Simulation
 from orchestrator.cluster.port import Cluster
-from orchestrator.errors import ClusterError, UsageError
+from orchestrator.errors import KprofError, UsageError
 from orchestrator.matrix.point import Point
 from orchestrator.report.summary import summarise
 from orchestrator.report.tables import terminal
@@ -76,6 +76,8 @@ def run_sweep(options: SweepOptions) -> int:
                 with store.driving(record):
                     view.start(record, {point.hash for point in sweep.remaining(record, selected)})
                     await sweep.run(record, selected)
+                for name in sweep.left_behind:
+                    _say(f"pod {name} was deleted and does not go away: look at its node; it may still hold devices")
         return record
 
     try:
@@ -83,7 +85,7 @@ def run_sweep(options: SweepOptions) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         _say("interrupted: nothing is left running; the same command resumes")
         return 130
-    except ClusterError as error:
+    except KprofError as error:
         if not stop.asked:
             raise
         _say(f"interrupted, and not all could be cleaned up: {error}\nthe same command finds and removes what is left")

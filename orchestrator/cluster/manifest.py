@@ -3,8 +3,8 @@
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -78,6 +78,20 @@ def render_pod(point: Point, run: str, attempt: int = 0, simulation: Simulation 
         SPEC_LABEL: spec_hash,
     }
     return PodManifest(name, metadata["labels"], pod, point.accelerator.resource, point.accelerator.count)
+
+
+def avoiding(manifest: PodManifest, nodes: Collection[str]) -> PodManifest:
+    """Return the pod with a rule that keeps it off some nodes; its labels, which identify the point, stay."""
+    if not nodes:
+        return manifest
+    body = copy.deepcopy(dict(manifest.body))
+    affinity = body["spec"].setdefault("affinity", {}).setdefault("nodeAffinity", {})
+    required = affinity.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {})
+    for term in required.setdefault("nodeSelectorTerms", [{}]):
+        term.setdefault("matchFields", []).extend(
+            {"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in sorted(nodes)
+        )
+    return replace(manifest, body=body)
 
 
 def _environment(env: list[dict[str, Any]], point: Point, simulation: Simulation | None) -> None:

@@ -213,8 +213,8 @@ class Cluster(Protocol):
         """Create the owner of the run's pods; deleting it takes them along."""
         ...
 
-    async def close_run(self, run: str) -> None:
-        """Delete the run's owner and whatever is left of its pods."""
+    async def close_run(self, run: str) -> list[str]:
+        """Delete the run's owner and whatever is left of its pods; returns the pods that do not go away."""
         ...
 
     async def leftovers(self) -> list[Leftover]:

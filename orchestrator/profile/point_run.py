@@ -20,6 +20,7 @@ from orchestrator.profile.observation import Observation
 from orchestrator.profile.pod_failures import PodTrouble, pod_trouble
 from orchestrator.profile.probe import Probe
 from orchestrator.profile.queueing import TICK_SECONDS, Progress, Queueing
+from orchestrator.profile.recording import written
 from orchestrator.profile.result import IdleMetrics, LiveCheck, PointResult, Source
 from orchestrator.profile.verdict import compared, verdict
 from orchestrator.vllm.metrics import has_null_block
@@ -27,8 +28,6 @@ from orchestrator.vllm_log import redact
 
 DEATH_GRACE_SECONDS = 60.0  # from the line that proves a failure to the end of the container
 LOG_DRAIN_SECONDS = 90.0  # for the last lines of a container that has ended
-RECORD_TRIES = 12
-RECORD_PAUSE_SECONDS = 5.0
 NODE_LOST_SECONDS = 300.0  # how long a log may be refused before its node counts as lost
 UNHEALTHY_SECONDS = 180.0  # how long a server that says it is ready may say on /health that it is not
 CLOCK_SKEW_SECONDS = 30.0
@@ -107,20 +106,10 @@ class PointRun:
         return result
 
     async def _record(self, result: PointResult, record: Record) -> None:
-        """Record the result; a store that is full or locked gets a minute, and the pod stays when that is over."""
-        for left in reversed(range(RECORD_TRIES)):
-            try:
-                record(result, self._seen.evidence)
-            except KprofError as error:
-                unsaved = UnsavedResultError(f"{self._point.id}: {error.message}", remedy=error.remedy)
-                if not left:
-                    raise unsaved from error
-                try:
-                    await asyncio.sleep(RECORD_PAUSE_SECONDS)
-                except asyncio.CancelledError:
-                    raise unsaved from error  # whoever stops the sweep now must not take the pod away
-            else:
-                return
+        try:
+            await written(lambda: record(result, self._seen.evidence))
+        except KprofError as error:
+            raise UnsavedResultError(f"{self._point.id}: {error.message}", remedy=error.remedy) from error
 
     async def _observe(self, pod: PodSnapshot, progress: Progress) -> None:
         clock = self._clock

@@ -6,23 +6,21 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.cluster.manifest import Simulation, pod_name, render_pod
+from orchestrator.cluster.manifest import Simulation, avoiding, pod_name, render_pod
 from orchestrator.cluster.port import POINT_LABEL, Cluster, PodManifest, PodSnapshot, PodStuckError
 from orchestrator.cluster.watch import PodWatch
-from orchestrator.errors import ClusterError, RunDrivenError, UsageError
+from orchestrator.errors import ClusterError, KprofError, RunDrivenError, UsageError
 from orchestrator.matrix.expand import LoadedMatrix
 from orchestrator.matrix.point import Point, matrix_digest
 from orchestrator.profile.evidence import LogEvidence
 from orchestrator.profile.point_run import PointRun, UnsavedResultError
+from orchestrator.profile.recording import written
 from orchestrator.profile.result import PointResult, Source
 from orchestrator.store import RunRecord, Store
 from orchestrator.sweep.schedule import Limits, longest_first, startable
+from orchestrator.sweep.trouble import Troubles, of_cluster
 
 POLL_SECONDS = 10.0  # how often to ask for free devices while nothing ends
-# Kinds that speak of the cluster and not of the configuration: the same command tries these points again.
-CLUSTER_TROUBLE = "pod."
-# The same trouble on the first points means that every point has it.
-ALIKE_LIMIT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,8 @@ class Sweep:
         self._simulation = simulation
         self._observe = observe
         self.source = Source.MEASURED if simulation is None else Source.SIMULATED
-        self._alike: list[str] = []
+        self.left_behind: list[str] = []  # pods that were deleted and do not go away
+        self._troubles = Troubles()
         self._stopped: str | None = None
         self._checked = False
         self._holding: set[str] = set()  # hashes of points whose container runs
@@ -94,11 +93,7 @@ class Sweep:
 
     def remaining(self, run: RunRecord, selected: Sequence[Point]) -> list[Point]:
         """Return the selected points that have no result yet, or only the cluster's trouble for one."""
-        done = {
-            result.point.hash
-            for result in self._store.results(run.id)
-            if not (result.failure_kind or "").startswith(CLUSTER_TROUBLE)
-        }
+        done = {result.point.hash for result in self._store.results(run.id) if not of_cluster(result.failure_kind)}
         return [point for point in selected if point.hash not in done]
 
     async def run(self, run: RunRecord, selected: Sequence[Point]) -> None:
@@ -125,7 +120,7 @@ class Sweep:
                 await self._drive(run, watch, waiting)
         finally:
             if not self._unsaved:
-                await self._cluster.close_run(run.id)
+                self.left_behind = await self._cluster.close_run(run.id)
         if self._stopped is not None:
             raise ClusterError(self._stopped, remedy="mend it, then run the same command: it goes on from here")
         self._finish(run)
@@ -160,7 +155,7 @@ class Sweep:
             await self._cluster.delete(pod)
 
     async def _drive(self, run: RunRecord, watch: PodWatch, waiting: list[Point]) -> None:
-        running: dict[asyncio.Task[None], Point] = {}
+        running: dict[asyncio.Task[bool], Point] = {}
         # Pods that a killed kprof left running hold devices already: they go first, whatever is free.
         present = {pod.labels.get(POINT_LABEL) for pod in watch.pods()}
         adopt = [point for point in waiting if point.hash in present]
@@ -169,7 +164,7 @@ class Sweep:
                 while running or (waiting and self._stopped is None):
                     if self._stopped is not None:
                         waiting.clear()
-                    chosen = adopt or await self._choose(waiting, list(running.values()))
+                    chosen = adopt or await self._choose(waiting, list(running.values()), watch)
                     if not chosen and not running:
                         # Nothing of ours holds a device, so waiting frees none: the cluster's queue decides, and the
                         # point's own limit on queueing.
@@ -182,27 +177,39 @@ class Sweep:
                         running, timeout=POLL_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
                     )
                     for task in done:
-                        running.pop(task)
+                        point = running.pop(task)
+                        if task.exception() is None and task.result():
+                            waiting.insert(0, point)
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from group_error
 
-    async def _choose(self, waiting: Sequence[Point], running: Sequence[Point]) -> list[Point]:
+    async def _choose(self, waiting: Sequence[Point], running: Sequence[Point], watch: PodWatch) -> list[Point]:
         resources = {point.accelerator.resource for point in waiting}
         free = {resource: await self._cluster.free_devices(resource) for resource in resources}
-        chosen = startable(waiting, running, free, self._limits)
+        chosen = startable(waiting, running, free, self._limits, self._leaving(running, watch))
         # Where the cluster does not tell what is free, one point at a time queues; its neighbours would only wait too.
         blind = {resource for resource, count in free.items() if count is None and resource is not None}
         queued = any(point.accelerator.resource in blind and point.hash not in self._holding for point in running)
         first = [point for point in chosen if point.accelerator.resource in blind][: 0 if queued else 1]
         return [point for point in chosen if point.accelerator.resource not in blind or point in first]
 
-    async def _point(self, run: RunRecord, watch: PodWatch, point: Point) -> None:
+    def _leaving(self, running: Sequence[Point], watch: PodWatch) -> int:
+        """Return the devices of pods whose points have ended: until they are gone, they may still hold them."""
+        held = {point.hash for point in running}
+        counts = {point.hash: point.accelerator.count for point in self._matrix.points}
+        return sum(
+            counts.get(hash_, 0) for pod in watch.pods() if (hash_ := pod.labels.get(POINT_LABEL, "")) not in held
+        )
+
+    async def _point(self, run: RunRecord, watch: PodWatch, point: Point) -> bool:
+        """Run one attempt at a point; returns whether the point shall be tried again."""
         attempt = self._attempt(run, point)
-        manifest = self._manifest(point, run, attempt)
-        self._store.intend(run.id, point.hash, manifest.name, attempt)
+        manifest = avoiding(self._manifest(point, run, attempt), self._troubles.avoided)
+        await written(lambda: self._store.intend(run.id, point.hash, manifest.name, attempt))
 
         def created(pod: PodSnapshot) -> None:
-            self._store.created(run.id, point.hash, attempt, pod.uid)
+            with contextlib.suppress(KprofError):  # the name finds the pod again; the uid is for people
+                self._store.created(run.id, point.hash, attempt, pod.uid)
 
         def record(result: PointResult, log: LogEvidence) -> None:
             self._store.record(run.id, result.to_json(), log.compressed(), log.size, truncated=log.truncated)
@@ -215,7 +222,8 @@ class Sweep:
         def others_hold() -> bool:
             return bool(self._holding - {point.hash})
 
-        job = PointRun(self._cluster, watch, point, manifest, self.source, attempt, others_hold)
+        earlier = self._troubles.earlier.pop(point.hash, None)
+        job = PointRun(self._cluster, watch, point, manifest, self.source, attempt, others_hold, earlier)
         try:
             result = await job.run(created, progress, record)
         except UnsavedResultError:
@@ -223,17 +231,13 @@ class Sweep:
             raise
         finally:
             self._holding.discard(point.hash)
+        if self._stopped is None and self._troubles.again(result):
+            kind = self._troubles.earlier[point.hash]
+            self._observe(Progress(point, f"{kind}: to be tried again"))
+            return True
         self._observe(Progress(point, "done", result))
-        self._note_trouble(result)
-
-    def _note_trouble(self, result: PointResult) -> None:
-        failure = result.failure
-        if failure is None or not failure.kind.startswith(CLUSTER_TROUBLE):
-            self._alike.clear()
-            return
-        self._alike.append(failure.kind)
-        if len(self._alike) >= ALIKE_LIMIT and len(set(self._alike)) == 1:
-            self._stopped = f"the last {len(self._alike)} points failed alike: {failure.kind}: {failure.line}"
+        self._stopped = self._stopped or self._troubles.stop(result)
+        return False
 
 
 def _first(error: BaseException) -> BaseException:

@@ -38,14 +38,19 @@ def _weight(point: Point) -> int:
 
 
 def startable(
-    waiting: Sequence[Point], running: Sequence[Point], free: Mapping[str | None, int | None], limits: Limits
+    waiting: Sequence[Point],
+    running: Sequence[Point],
+    free: Mapping[str | None, int | None],
+    limits: Limits,
+    leaving: int = 0,
 ) -> list[Point]:
     """Return the waiting points that may start now, in order.
 
     `free` is what the cluster could still give, by resource (None: it does not tell). A point that does not fit
-    is passed over for smaller ones behind it; points never hold more than `max_gpus` together.
+    is passed over for smaller ones behind it; points never hold more than `max_gpus` together, counting the
+    devices of pods that are `leaving`.
     """
-    used = sum(point.accelerator.count for point in running)
+    used = leaving + sum(point.accelerator.count for point in running)
     left = dict(free)
     slots = None if limits.max_parallel is None else limits.max_parallel - len(running)
     chosen: list[Point] = []

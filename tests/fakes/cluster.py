@@ -267,12 +267,13 @@ class FakeCluster:
         self.open_runs.add(run)
         self.events.append(("open", run))
 
-    async def close_run(self, run: str) -> None:
+    async def close_run(self, run: str) -> list[str]:
         """Note that the run is closed; pods that are left are an event of their own."""
         assert run in self.open_runs, "a run that was not opened is closed"
         self.open_runs.discard(run)
         self.events += [("left", name) for name in self.pods]
         self.events.append(("close", run))
+        return []
 
     async def create(self, manifest: PodManifest) -> PodSnapshot:
         """Create or adopt the pod of a point that has a script."""

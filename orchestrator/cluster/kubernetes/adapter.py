@@ -1,7 +1,6 @@
 """The Kubernetes adapter: bare pods in one namespace, owned by the run's anchor."""
 
 import asyncio
-import contextlib
 import copy
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,6 +29,7 @@ from orchestrator.cluster.port import (
     Leftover,
     LogChunk,
     PodManifest,
+    PodRejectedError,
     PodSnapshot,
     PodStuckError,
     PodUnreachableError,
@@ -150,13 +150,14 @@ class KubernetesCluster:
             raise ClusterError(f"the anchor {name} vanished", remedy="run the same command again")
         self._anchors[run] = uid
 
-    async def close_run(self, run: str) -> None:
+    async def close_run(self, run: str) -> list[str]:
         """Delete what is left of the run's pods, wait until they are gone, and delete the anchor that owns them."""
         try:
             left = await self.transport.call("GET", self._pods, {"labelSelector": f"{RUN_LABEL}={run}"})
         except ApiError as error:
             raise ClusterError(f"listing the run's pods: {error.message}", remedy="see docs/rbac.md") from error
-        await asyncio.gather(*(self._delete_if_it_goes(read_pod(pod)) for pod in left.get("items") or []))
+        pods = [read_pod(item) for item in left.get("items") or []]
+        went = await asyncio.gather(*(self._goes(pod) for pod in pods))
         path = f"/api/v1/namespaces/{self.namespace}/configmaps/{self._anchor_name(run)}"
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         try:
@@ -164,6 +165,7 @@ class KubernetesCluster:
         except ApiError as error:
             if error.code != 404:
                 raise ClusterError(f"deleting the run's anchor: {error.message}") from error
+        return [pod.name for pod, gone in zip(pods, went, strict=True) if not gone]
 
     async def leftovers(self) -> list[Leftover]:
         """Return the pods, anchors and Leases of every run in the namespace."""
@@ -226,7 +228,11 @@ class KubernetesCluster:
                 f"a pod {manifest.name} exists and is not this point's", remedy=f"kubectl delete pod {manifest.name}"
             )
         if known.deleting:
-            await self._wait_gone(known, GONE_GRACE_SECONDS)
+            try:
+                await self._wait_gone(known, GONE_GRACE_SECONDS)
+            except PodStuckError as error:
+                # A finalizer or a lost node may keep it for ever, and its name with it; the next attempt has another.
+                raise PodRejectedError("pod.evicted", error.message) from error
             return await self.create(manifest)
         if known.labels.get(SPEC_LABEL) != manifest.labels[SPEC_LABEL]:
             # Limits or the simulator changed since a killed kprof made it: nothing of it was measured yet.
@@ -276,9 +282,12 @@ class KubernetesCluster:
         grace = (left.get("metadata") or {}).get("deletionGracePeriodSeconds") or 0
         await self._wait_gone(pod, grace + GONE_GRACE_SECONDS)
 
-    async def _delete_if_it_goes(self, pod: PodSnapshot) -> None:
-        with contextlib.suppress(PodStuckError):
+    async def _goes(self, pod: PodSnapshot) -> bool:
+        try:
             await self.delete(pod)
+        except PodStuckError:
+            return False
+        return True
 
     async def _wait_gone(self, pod: PodSnapshot, limit_seconds: float) -> None:
         clock = asyncio.get_running_loop().time

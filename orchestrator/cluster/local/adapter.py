@@ -140,10 +140,11 @@ class LocalCluster:
     async def open_run(self, run: str) -> None:
         """Local pods have no owner: their shims carry the deadline."""
 
-    async def close_run(self, run: str) -> None:
+    async def close_run(self, run: str) -> list[str]:
         """Delete what is left of the run's pods."""
         for pod in self._state.of_run(run):
             await self.delete(pod.snapshot)
+        return []
 
     async def leftovers(self) -> list[Leftover]:
         """Return the pods of this state folder by run."""
