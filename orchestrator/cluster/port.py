@@ -13,6 +13,7 @@ POINT_LABEL = "kprof.io/point"
 POINT_ID_LABEL = "kprof.io/point-id"
 ATTEMPT_LABEL = "kprof.io/attempt"
 SPEC_LABEL = "kprof.io/spec"
+MANAGED = "app.kubernetes.io/managed-by=kprof"  # a label selector
 CONTAINER = "vllm"
 HTTP_PORT = 8000
 
@@ -215,6 +216,10 @@ class Cluster(Protocol):
 
     async def close_run(self, run: str) -> list[str]:
         """Delete the run's owner and whatever is left of its pods; returns the pods that do not go away."""
+        ...
+
+    async def abandoned(self) -> list[str]:
+        """Return runs of any kprof whose driver was killed long ago, and which nobody has resumed."""
         ...
 
     async def leftovers(self) -> list[Leftover]:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import KprofError, RunDrivenError
 from orchestrator.store.records import RunRecord
@@ -41,6 +42,10 @@ class Database(ABC):
             f"run {run.number} of {self.name} is being driven by another kprof",
             remedy="wait for it, or start a run of its own with --fresh",
         )
+
+    def failure(self, error: DBAPIError) -> StoreError:
+        """Return the error that tells what the database said, on one line."""
+        return StoreError(f"store {self.name}: {' '.join(str(error.orig).split())}", remedy=self.remedy)
 
     def close(self) -> None:
         """Close every connection."""

@@ -3,6 +3,7 @@
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class SqliteDatabase(Database):
         event.listen(engine, "connect", _pragmas)
         event.listen(engine, "begin", _begin)
         super().__init__(url.database or "memory", engine)
+        self._lock: BufferedWriter | None = None
 
     def insert(self, table: Table) -> sqlite.Insert:
         """Return SQLite's insert."""
@@ -48,13 +50,26 @@ class SqliteDatabase(Database):
 
         The kernel gives the lock back when its holder dies, however it dies.
         """
-        with Path(f"{self.name}.lock").open("ab") as lock:
-            try:
-                # One byte of the file for each run.
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, run.number)
-            except OSError as error:
-                raise self.driven(run) from error
+        if self._lock is None:
+            # Open until the store is closed: closing it would give back the locks of other runs too.
+            self._lock = Path(f"{self.name}.lock").open("ab")
+        try:
+            # One byte of the file for each run.
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, run.number)
+        except OSError as error:
+            raise self.driven(run) from error
+        try:
             yield
+        finally:
+            if self._lock is not None:
+                fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, run.number)
+
+    def close(self) -> None:
+        """Close every connection, and give up every lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        super().close()
 
 
 def _pragmas(connection: Any, _record: object) -> None:

@@ -67,8 +67,7 @@ class Store:
             with self._database.transaction(reading=reading) as connection:
                 yield connection
         except DBAPIError as error:
-            words = " ".join(str(error.orig).split())
-            raise StoreError(f"store {self.name}: {words}", remedy=self._database.remedy) from error
+            raise self._database.failure(error) from error
 
     def _reading(self) -> AbstractContextManager[Connection]:
         return self._transaction(reading=True)

@@ -20,9 +20,7 @@ SCHEMA_VERSION = 1
 
 metadata = MetaData()
 
-meta = Table(
-    "meta", metadata, Column("key", Words, primary_key=True), Column("value", Words, nullable=False)
-)
+meta = Table("meta", metadata, Column("key", Words, primary_key=True), Column("value", Words, nullable=False))
 
 runs = Table(
     "runs",

@@ -75,17 +75,24 @@ class Sweep:
         run_id = secrets.token_hex(4)
         await self._cluster.check([render_pod(point, run_id, 0, self._simulation) for point in selected])
         self._checked = True
-        await self._clear_abandoned()
         return self._store.create_run(
             run_id, self._matrix.name, digest, self._cluster.name, str(self.source), self._matrix.points
         )
 
-    async def _clear_abandoned(self) -> None:
-        """Delete what a killed kprof left of other runs of this store on this cluster, unless one drives them."""
-        for run in self._store.abandoned_runs(self._cluster.name):
-            with contextlib.suppress(RunDrivenError), self._store.driving(run):
-                async with self._cluster.hold(run.id):
-                    await self._cluster.close_run(run.id)
+    async def _clear_abandoned(self, run: RunRecord) -> None:
+        """Delete what killed kprofs left of other runs, of this store or of any, unless somebody drives them again."""
+        for other in self._store.abandoned_runs(self._cluster.name):
+            if other.id != run.id:
+                with contextlib.suppress(RunDrivenError), self._store.driving(other):
+                    await self._clear(other.id)
+        for name in await self._cluster.abandoned():
+            if name != run.id:
+                with contextlib.suppress(RunDrivenError, ClusterError):
+                    await self._clear(name)
+
+    async def _clear(self, run: str) -> None:
+        async with self._cluster.hold(run):
+            await self._cluster.close_run(run)
 
     def _all_have_results(self, run: RunRecord, selected: Sequence[Point]) -> bool:
         done = {result.point.hash for result in self._store.results(run.id)}
@@ -102,6 +109,7 @@ class Sweep:
         Raises ClusterError when the cluster cannot be used, or when the first points fail alike for its reasons;
         RunDrivenError when another kprof drives the run.
         """
+        await self._clear_abandoned(run)
         async with self._cluster.hold(run.id):
             await self._run(run, selected)
 

@@ -205,6 +205,7 @@ class FakeCluster:
         self.answering = True
         self.clock_skew_seconds: float | None = 0.0
         self.scaling: bool | None = False
+        self.killed: set[str] = set()
         self._watchers: list[asyncio.Queue[Change]] = []
         self._uids = itertools.count(1)
 
@@ -257,6 +258,10 @@ class FakeCluster:
     async def examine(self, manifests: Sequence[PodManifest]) -> AsyncIterator[Finding]:
         """Find nothing wrong."""
         yield Finding(Level.OK, "pods", f"{len(manifests)}")
+
+    async def abandoned(self) -> list[str]:
+        """Return the runs that the test says were killed."""
+        return sorted(self.killed)
 
     async def leftovers(self) -> list[Leftover]:
         """Return the open runs with their pods."""

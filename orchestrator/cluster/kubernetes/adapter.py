@@ -4,7 +4,7 @@ import asyncio
 import copy
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ import aiohttp
 
 from orchestrator.cluster.kubernetes.credentials import Credentials
 from orchestrator.cluster.kubernetes.doctor import Doctor
-from orchestrator.cluster.kubernetes.lease import RunLease, lease_path
+from orchestrator.cluster.kubernetes.lease import RunLease, abandoned_runs, lease_path
 from orchestrator.cluster.kubernetes.list_watch import list_watch
 from orchestrator.cluster.kubernetes.logs import follow_log
 from orchestrator.cluster.kubernetes.preflight import preflight, rejection
@@ -20,6 +20,7 @@ from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of, read
 from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError, Transport
 from orchestrator.cluster.port import (
     HTTP_PORT,
+    MANAGED,
     POINT_LABEL,
     RUN_LABEL,
     SPEC_LABEL,
@@ -37,7 +38,6 @@ from orchestrator.cluster.port import (
 from orchestrator.errors import ClusterError
 
 GONE_GRACE_SECONDS = 60.0
-MANAGED = "app.kubernetes.io/managed-by=kprof"
 
 
 class KubernetesCluster:
@@ -52,6 +52,7 @@ class KubernetesCluster:
         self.transport = Transport(credentials, **options)
         self._pods = f"/api/v1/namespaces/{self.namespace}/pods"
         self._anchors: dict[str, str] = {}
+        self._leases: dict[str, RunLease] = {}
 
     @classmethod
     def connect(cls, kubeconfig: str | None, context: str | None, namespace: str | None) -> "KubernetesCluster":
@@ -126,9 +127,23 @@ class KubernetesCluster:
         """Give up on an outage after a few seconds from now on."""
         self.transport.hurry()
 
-    def hold(self, run: str) -> AbstractAsyncContextManager[None]:
-        """Hold the run's Lease."""
-        return RunLease(self.transport, self.namespace, run).held()
+    @asynccontextmanager
+    async def hold(self, run: str) -> AsyncIterator[None]:
+        """Hold the run's Lease; as soon as it is lost, nothing of the run is created or deleted any more."""
+        lease = self._leases[run] = RunLease(self.transport, self.namespace, run)
+        try:
+            async with lease.held():
+                yield
+        finally:
+            self._leases.pop(run, None)
+
+    async def _confirm(self, run: str) -> None:
+        if (lease := self._leases.get(run)) is not None:
+            await lease.confirm()
+
+    async def abandoned(self) -> list[str]:
+        """Return the runs whose Lease ran out ten minutes ago or earlier."""
+        return await abandoned_runs(self.transport, self.namespace)
 
     def _anchor_name(self, run: str) -> str:
         return f"kp-{run[:8]}"
@@ -152,6 +167,7 @@ class KubernetesCluster:
 
     async def close_run(self, run: str) -> list[str]:
         """Delete what is left of the run's pods, wait until they are gone, and delete the anchor that owns them."""
+        await self._confirm(run)
         try:
             left = await self.transport.call("GET", self._pods, {"labelSelector": f"{RUN_LABEL}={run}"})
         except ApiError as error:
@@ -206,6 +222,7 @@ class KubernetesCluster:
         """Create the pod under the run's anchor, or adopt the equal one that is there already."""
         body = copy.deepcopy(dict(manifest.body))
         run = manifest.labels[RUN_LABEL]
+        await self._confirm(run)
         body["metadata"]["ownerReferences"] = [
             {
                 "apiVersion": "v1",
@@ -272,6 +289,7 @@ class KubernetesCluster:
 
     async def delete(self, pod: PodSnapshot) -> None:
         """Delete the pod of this uid and wait until it is gone; a pod of that name with another uid stays."""
+        await self._confirm(pod.labels.get(RUN_LABEL, ""))
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
         try:
             left = await self.transport.call("DELETE", f"{self._pods}/{pod.name}", body=options)

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from orchestrator.cluster.kubernetes.transport import ApiError, Object, Transport
-from orchestrator.cluster.port import RUN_LABEL
+from orchestrator.cluster.port import MANAGED, RUN_LABEL
 from orchestrator.cluster.process import Driver
 from orchestrator.errors import ClusterError, RunDrivenError
 
 LEASE_SECONDS = 15
 RENEW_SECONDS = 5.0
+SURE_SECONDS = 10.0  # after a renewal nobody else can have taken the Lease for so long
+ABANDONED_SECONDS = 600  # a kprof that has not renewed for so long was killed, and nobody resumed its run
 RENEW_OUTAGE_SECONDS = 2.0  # a call itself may take longer
 RELEASE_SECONDS = 5.0
 REMEDY = "docs/rbac.md lists what kprof needs"
@@ -42,6 +44,23 @@ def renewed_at(lease: Object) -> datetime.datetime:
     return max(_time(text) for text in [*times, metadata["creationTimestamp"]])
 
 
+async def abandoned_runs(transport: Transport, namespace: str) -> list[str]:
+    """Return the runs whose Lease ran out long ago: a kprof that ends in order deletes its Lease.
+
+    Returns none without the right to list Leases.
+    """
+    try:
+        found = await transport.call("GET", lease_path(namespace), {"labelSelector": f"{RUN_LABEL},{MANAGED}"})
+        leases = found.get("items") or []
+        if not leases:
+            return []
+        now = await server_time(transport, namespace)
+    except ApiError:
+        return []
+    old = [lease for lease in leases if (now - renewed_at(lease)).total_seconds() > ABANDONED_SECONDS]
+    return sorted(str(lease["metadata"]["labels"][RUN_LABEL]) for lease in old)
+
+
 class RunLease:
     """The Lease of one run in one namespace."""
 
@@ -54,6 +73,9 @@ class RunLease:
         self._path = f"{self._leases}/{self._name}"
         self._driver = driver or Driver.this()
         self._lease: Object = {}
+        self._renewed = 0.0
+        self._lost: RunDrivenError | None = None
+        self._renewal = asyncio.Lock()
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -87,6 +109,17 @@ class RunLease:
             await asyncio.gather(renewing, return_exceptions=True)
             await self._release()
 
+    async def confirm(self) -> None:
+        """Return once the Lease is surely held, so that the caller may change the run; raises RunDrivenError.
+
+        After an outage, or a sleep of this machine, another kprof may drive the run by now.
+        """
+        async with self._renewal:
+            if self._lost is not None:
+                raise self._lost
+            if asyncio.get_running_loop().time() - self._renewed > SURE_SECONDS:
+                await self._renew_once(self._transport)
+
     async def _acquire(self) -> None:
         if await self._created():
             return
@@ -100,12 +133,14 @@ class RunLease:
             await self._acquire()  # somebody was faster; now it is fresh
 
     async def _created(self) -> bool:
+        began = asyncio.get_running_loop().time()
         try:
             self._lease = await self._transport.call("POST", self._leases, body=self._new())
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise ClusterError(f"creating the run's Lease: {error.message}", remedy=REMEDY) from error
             return False
+        self._renewed = began
         return True
 
     async def _refuse_if_fresh(self, lease: Object) -> None:
@@ -124,24 +159,29 @@ class RunLease:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            try:
-                written = await self._write(self._transport.with_outage(RENEW_OUTAGE_SECONDS))
-            except ClusterError:
-                continue  # an outage: nobody else can take the Lease meanwhile, and every other call says so, too
-            if not written:
-                lease = await self._read()
-                if lease is None:
-                    await self._acquire()
-                elif holder_of(lease) == str(self._driver):
-                    self._lease = lease
-                else:
-                    raise RunDrivenError(
-                        f"another kprof took over run {self._run} ({holder_of(lease)}); this one stops",
-                        remedy="let one kprof drive a run",
-                    )
+            # An outage: nobody else can take the Lease meanwhile, and whoever changes the run asks `confirm` first.
+            with suppress(ClusterError):
+                async with self._renewal:
+                    await self._renew_once(self._transport.with_outage(RENEW_OUTAGE_SECONDS))
+
+    async def _renew_once(self, transport: Transport) -> None:
+        """Renew the Lease, taking it again if it is gone; raises RunDrivenError when another kprof has it."""
+        while not await self._write(transport):
+            lease = await self._read()
+            if lease is None:
+                await self._acquire()
+                return
+            if holder_of(lease) != str(self._driver):
+                self._lost = RunDrivenError(
+                    f"another kprof took over run {self._run} ({holder_of(lease)}); this one stops",
+                    remedy="let one kprof drive a run",
+                )
+                raise self._lost
+            self._lease = lease
 
     async def _write(self, transport: Transport | None = None) -> bool:
         """Write holder and time; False when the Lease changed since it was read, or is gone."""
+        began = asyncio.get_running_loop().time()
         body = {**self._lease, "spec": self._new()["spec"]}
         try:
             self._lease = await (transport or self._transport).call("PUT", self._path, body=body)
@@ -149,6 +189,7 @@ class RunLease:
             if error.code in {404, 409}:
                 return False
             raise ClusterError(f"renewing the run's Lease: {error.message}", remedy=REMEDY) from error
+        self._renewed = began
         return True
 
     async def _read(self) -> Object | None:
