@@ -19,12 +19,15 @@ class Where:
 
 
 @asynccontextmanager
-async def opened(where: Where) -> AsyncIterator[Cluster]:
-    """Open the cluster for as long as the body runs; raises ClusterError when there are no credentials."""
+async def opened(where: Where, *, queued: bool = False) -> AsyncIterator[Cluster]:
+    """Open the cluster for as long as the body runs; raises ClusterError when there are no credentials.
+
+    `queued` says that the points to run have a queue.
+    """
     if where.local:
         yield LocalCluster()
         return
     from orchestrator.cluster.kubernetes.adapter import KubernetesCluster
 
-    async with KubernetesCluster.connect(where.kubeconfig, where.context, where.namespace) as cluster:
+    async with KubernetesCluster.connect(where.kubeconfig, where.context, where.namespace, queued=queued) as cluster:
         yield cluster

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.cli.clusters import Where, opened
 from orchestrator.cli.console import stdout_console
 from orchestrator.cli.progress import open_view
 from orchestrator.cli.select import load_selected
@@ -68,7 +69,8 @@ def run_sweep(options: SweepOptions) -> int:
 
     async def run() -> RunRecord:
         async with AsyncExitStack() as stack:
-            cluster = await _open_cluster(options, stack)
+            queued = any(point.queue is not None for point in selected)
+            cluster = await _open_cluster(options, stack, queued=queued)
             stop.listen(cluster)
             with open_view(selected, simulated=options.simulate) as view:
                 sweep = Sweep(cluster, store, matrix, limits=limits, simulation=simulation, observe=view.update)
@@ -121,17 +123,15 @@ class _Stop:
             asyncio.get_running_loop().add_signal_handler(name, asked)
 
 
-async def _open_cluster(options: SweepOptions, stack: AsyncExitStack) -> Cluster:
+async def _open_cluster(options: SweepOptions, stack: AsyncExitStack, *, queued: bool) -> Cluster:
     if options.local:
         if options.simulate:
             simulator = (sys.executable, "-m", "orchestrator.simulator")
             return LocalCluster(simulator, devices=options.simulate_gpus)
         return LocalCluster()
-    from orchestrator.cluster.kubernetes.adapter import KubernetesCluster
-
     kubeconfig = None if options.kubeconfig is None else str(options.kubeconfig)
-    cluster = KubernetesCluster.connect(kubeconfig, options.context, options.namespace)
-    return await stack.enter_async_context(cluster)
+    where = Where(False, kubeconfig, options.context, options.namespace)
+    return await stack.enter_async_context(opened(where, queued=queued))
 
 
 def _print_plan(selected: list[Point], options: SweepOptions) -> None:

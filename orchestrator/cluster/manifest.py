@@ -77,7 +77,8 @@ def render_pod(point: Point, run: str, attempt: int = 0, simulation: Simulation 
         ATTEMPT_LABEL: str(attempt),
         SPEC_LABEL: spec_hash,
     }
-    return PodManifest(name, metadata["labels"], pod, point.accelerator.resource, point.accelerator.count)
+    labels = metadata["labels"]
+    return PodManifest(name, labels, pod, point.accelerator.resource, point.accelerator.count, point.queue)
 
 
 def avoiding(manifest: PodManifest, nodes: Collection[str]) -> PodManifest:

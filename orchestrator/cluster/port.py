@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from orchestrator.errors import ClusterError, KprofError
+from orchestrator.matrix.point import Queue
 
 RUN_LABEL = "kprof.io/run"
 POINT_LABEL = "kprof.io/point"
@@ -30,13 +31,17 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PodManifest:
-    """A pod ready to be created; `body` is the Kubernetes object, `resource` and `devices` what it takes."""
+    """A pod ready to be created; `body` is the Kubernetes object, `resource` and `devices` what it takes.
+
+    With a `queue`, Kueue decides when it may start.
+    """
 
     name: str
     labels: Mapping[str, str]
     body: Mapping[str, Any]
     resource: str | None
     devices: int
+    queue: Queue | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +69,18 @@ class PodSnapshot:
     reason: str = ""
     message: str = ""
     node: str | None = None
+    ip: str | None = None
     unschedulable: str | None = None
     gated: str | None = None
     disruption: str | None = None
     deleting: bool = False
     container: Container | None = None
+    runs_as: str | None = None
+
+    @property
+    def pod_name(self) -> str:
+        """Return the name under which log and HTTP server are reached: a Job gives its pod another one."""
+        return self.runs_as or self.name
 
     @property
     def started(self) -> bool:
@@ -184,6 +196,10 @@ class Cluster(Protocol):
     @property
     def clock_skew_seconds(self) -> float | None:
         """Return how far this machine's clock is ahead of the cluster's; None when it is not known."""
+        ...
+
+    async def why_gated(self, pod: PodSnapshot) -> str | None:
+        """Return why a queue holds a pod back, in the queue's words; None when the cluster does not tell."""
         ...
 
     async def scaling_up(self, pod: PodSnapshot) -> bool | None:

@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from orchestrator.errors import NothingSelectedError, UsageError
-from orchestrator.matrix.point import RESOURCES, Accelerator, PodOverlay, Point, Timeouts
+from orchestrator.matrix.point import RESOURCES, Accelerator, PodOverlay, Point, Queue, Timeouts
 from orchestrator.matrix.schema import MODELS, Group, Matrix, Settings
 from orchestrator.matrix.source import Path_, Source, field_name, read_source
 from orchestrator.vllm.arguments import (
@@ -82,6 +82,9 @@ def load_matrix(path: Path) -> LoadedMatrix:
                 raise _error(source, at, f"more than {MAX_POINTS} points so far", "split the matrix")
     if not points:
         raise NothingSelectedError(f"{path}: no point is left", remedy="look at `exclude:`")
+    if matrix.kueue is not None:
+        queue = Queue(matrix.kueue.queue_name, matrix.kueue.priority_class)
+        points = [replace(point, queue=queue) for point in points]
     return LoadedMatrix(name=matrix.name, points=tuple(points))
 
 

@@ -50,6 +50,14 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Queue:
+    """A LocalQueue of Kueue in the sweep's namespace, and the WorkloadPriorityClass to wait with."""
+
+    name: str
+    priority_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PodOverlay:
     """Pod fields from the matrix, as Kubernetes spells them; they are merged over kprof's own."""
 
@@ -74,6 +82,7 @@ class Point:
     cache_claim: str | None
     token_secret: tuple[str, str] | None
     expect: str | None
+    queue: Queue | None = None
 
     @property
     def argv(self) -> list[str]:

@@ -129,6 +129,13 @@ class Settings(Strict):
     timeouts: TimeoutFields = TimeoutFields()
 
 
+class KueueFields(Strict):
+    """Run every point as a suspended Job in a queue of Kueue, instead of as a bare pod."""
+
+    queue_name: Name = Field(description="A LocalQueue in the namespace of the sweep.")
+    priority_class: Name | None = Field(None, description="A WorkloadPriorityClass.")
+
+
 class Group(Settings):
     """Points that share a model family: the product of every list, plus `include`, minus `exclude`."""
 
@@ -146,6 +153,7 @@ class Matrix(Strict):
     version: Literal[1]
     name: Name
     description: str | None = None
+    kueue: KueueFields | None = None
     defaults: Settings = Settings()
     groups: Annotated[list[Group], Field(min_length=1)]
 
@@ -153,6 +161,7 @@ class Matrix(Strict):
 MODELS: tuple[type[Strict], ...] = (
     Matrix,
     Group,
+    KueueFields,
     AcceleratorFields,
     SecretKey,
     CacheFields,

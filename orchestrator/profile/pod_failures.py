@@ -32,6 +32,7 @@ _REASONS = {
 }
 _DISRUPTIONS = {
     "PreemptionByScheduler": "pod.preempted",
+    "EvictedByQueue": "pod.preempted",
     "DeletionByTaintManager": "pod.node_lost",
     "DeletionByPodGC": "pod.node_lost",
     "EvictionByEvictionAPI": "pod.evicted",

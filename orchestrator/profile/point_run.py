@@ -119,6 +119,7 @@ class PointRun:
         self._seen.seconds["queued"] = clock() - begin
         if self._seen.trouble is not None:
             return
+        pod = self._watch.get(pod.uid) or pod  # a Job has told by now which pod it made
         progress("starting")
         begin = self._seen.last_progress = clock()
         reader = asyncio.create_task(self._read_log(pod, progress), name=f"log-{pod.name}")

@@ -14,7 +14,6 @@ from orchestrator.store.database import Database
 from orchestrator.store.postgresql_address import address_of
 from orchestrator.store.postgresql_connection import Patience, PatientConnection, connect
 from orchestrator.store.records import RunRecord
-from orchestrator.store.values import to_json
 
 
 def _key(name: str) -> int:
@@ -47,7 +46,6 @@ class PostgresqlDatabase(Database):
             pool_pre_ping=True,
             use_native_hstore=False,
             hide_parameters=True,
-            json_serializer=to_json,
         )
         super().__init__(address.name, engine)
 

@@ -13,7 +13,6 @@ from sqlalchemy.dialects import sqlite
 from orchestrator.errors import UsageError
 from orchestrator.store.database import Database
 from orchestrator.store.records import RunRecord
-from orchestrator.store.values import to_json
 
 BUSY_SECONDS = 5  # this blocks the event loop; longer waits are the caller's
 
@@ -26,9 +25,7 @@ class SqliteDatabase(Database):
     def __init__(self, url: URL) -> None:
         if url.database and url.database != ":memory:" and not Path(url.database).absolute().parent.is_dir():
             raise UsageError(f"--store: the folder of {url.database} does not exist", remedy="create it first")
-        engine = create_engine(
-            url, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True, json_serializer=to_json
-        )
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True)
         event.listen(engine, "connect", _pragmas)
         event.listen(engine, "begin", _begin)
         super().__init__(url.database or "memory", engine)
@@ -52,7 +49,7 @@ class SqliteDatabase(Database):
         """
         if self._lock is None:
             # Open until the store is closed: closing it would give back the locks of other runs too.
-            self._lock = Path(f"{self.name}.lock").open("ab")
+            self._lock = Path(f"{self.name}.lock").open("ab")  # noqa: SIM115  see above
         try:
             # One byte of the file for each run.
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, run.number)

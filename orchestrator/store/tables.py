@@ -1,7 +1,6 @@
 """Tables of the results store; `SCHEMA_VERSION` goes up with every change of them."""
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -14,7 +13,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from orchestrator.store.values import Words
+from orchestrator.store.values import Document, Words
 
 SCHEMA_VERSION = 1
 
@@ -47,8 +46,8 @@ points = Table(
     Column("model", Words, nullable=False),
     Column("image", Words, nullable=False),
     Column("vllm_version", Words),
-    Column("arguments", JSON, nullable=False),
-    Column("accelerator", JSON, nullable=False),
+    Column("arguments", Document, nullable=False),
+    Column("accelerator", Document, nullable=False),
     Column("expect", Words),
     ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
     UniqueConstraint("run_id", "id"),
@@ -82,7 +81,7 @@ results = Table(
     Column("cuda_graph_gib", Float),
     Column("kv_cache_gib", Float),
     Column("kv_cache_tokens", BigInteger),
-    Column("document", JSON, nullable=False),
+    Column("document", Document, nullable=False),
     Column("recorded_at", Words, nullable=False),
     ForeignKeyConstraint(["run_id", "hash"], ["points.run_id", "points.hash"], ondelete="CASCADE"),
 )

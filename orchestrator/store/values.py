@@ -1,11 +1,10 @@
 """Values at the store's edge: what one database takes and the other refuses is made fit for both."""
 
-import json
 import math
 import re
 from typing import Any
 
-from sqlalchemy import Dialect, String, TypeDecorator
+from sqlalchemy import JSON, Dialect, String, TypeDecorator
 
 MOST = 2**63  # from here on an integer fits neither database
 # PostgreSQL refuses NUL in text, and neither database can encode half a surrogate pair.
@@ -25,22 +24,25 @@ class Words(TypeDecorator[str]):
         return None if value is None else _UNFIT.sub(_INSTEAD, value)
 
 
+class Document(TypeDecorator[Any]):
+    """A JSON document; its escapes keep every character, NUL and half surrogates too.
+
+    JSON has no infinity and no NaN, and PostgreSQL refuses them: they become null.
+    """
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, _dialect: Dialect) -> Any:
+        """Return the document as JSON can say it."""
+        return _finite(value)
+
+
 def count(value: float | None) -> int | None:
     """Return a number as an integer column takes it, None for one that does not fit; the document keeps it."""
     if value is None or not math.isfinite(value) or not -MOST < round(value) < MOST:
         return None
     return round(value)
-
-
-def to_json(value: Any) -> str:
-    """Return a document as JSON in ASCII: escapes keep every character, NUL and half surrogates too.
-
-    JSON has no infinity and no NaN, and PostgreSQL refuses them: they become null.
-    """
-    try:
-        return json.dumps(value, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value), allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

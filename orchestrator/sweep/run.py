@@ -20,6 +20,7 @@ from orchestrator.store import RunRecord, Store
 from orchestrator.sweep.schedule import Limits, longest_first, startable
 from orchestrator.sweep.trouble import Troubles, of_cluster
 
+QUEUED_AT_ONCE = 20  # Jobs that wait in a queue of Kueue, which orders them better than a sweep could
 POLL_SECONDS = 10.0  # how often to ask for free devices while nothing ends
 
 
@@ -192,6 +193,10 @@ class Sweep:
             raise _first(group_error) from group_error
 
     async def _choose(self, waiting: Sequence[Point], running: Sequence[Point], watch: PodWatch) -> list[Point]:
+        if any(point.queue is not None for point in waiting):
+            queued = sum(point.hash not in self._holding for point in running)
+            chosen = startable(waiting, running, {}, self._limits, self._leaving(running, watch))
+            return chosen[: max(0, QUEUED_AT_ONCE - queued)]
         resources = {point.accelerator.resource for point in waiting}
         free = {resource: await self._cluster.free_devices(resource) for resource in resources}
         chosen = startable(waiting, running, free, self._limits, self._leaving(running, watch))

@@ -226,6 +226,11 @@ class FakeCluster:
         self.tell(Change(snapshot))
         return pod
 
+    async def why_gated(self, pod: PodSnapshot) -> str | None:
+        """Tell nothing."""
+        assert pod.gated, "asked about a pod that no queue holds"
+        return None
+
     async def scaling_up(self, pod: PodSnapshot) -> bool | None:
         """Tell what the test says."""
         assert pod.unschedulable, "asked about a pod that has its place"

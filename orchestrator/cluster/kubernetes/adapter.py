@@ -1,25 +1,23 @@
 """The Kubernetes adapter: bare pods in one namespace, owned by the run's anchor."""
 
 import asyncio
-import copy
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Self
 from urllib.parse import urlsplit
 
-import aiohttp
-
+from orchestrator.cluster.job import object_of
 from orchestrator.cluster.kubernetes.credentials import Credentials
 from orchestrator.cluster.kubernetes.doctor import Doctor
+from orchestrator.cluster.kubernetes.kueue import why_waiting
 from orchestrator.cluster.kubernetes.lease import RunLease, abandoned_runs, lease_path
-from orchestrator.cluster.kubernetes.list_watch import list_watch
 from orchestrator.cluster.kubernetes.logs import follow_log
 from orchestrator.cluster.kubernetes.preflight import preflight, rejection
-from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of, read_pod
-from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError, Transport
+from orchestrator.cluster.kubernetes.routes import Routes
+from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of
+from orchestrator.cluster.kubernetes.transport import ApiError, Object, Transport
+from orchestrator.cluster.kubernetes.workloads import BarePods, QueuedJobs, Workloads
 from orchestrator.cluster.port import (
-    HTTP_PORT,
     MANAGED,
     POINT_LABEL,
     RUN_LABEL,
@@ -33,7 +31,6 @@ from orchestrator.cluster.port import (
     PodRejectedError,
     PodSnapshot,
     PodStuckError,
-    PodUnreachableError,
 )
 from orchestrator.errors import ClusterError
 
@@ -43,7 +40,7 @@ GONE_GRACE_SECONDS = 60.0
 class KubernetesCluster:
     """One namespace of one cluster, through any kubeconfig context or from inside the cluster."""
 
-    def __init__(self, credentials: Credentials, *, outage_seconds: float | None = None) -> None:
+    def __init__(self, credentials: Credentials, *, queued: bool = False, outage_seconds: float | None = None) -> None:
         endpoint = credentials.endpoint
         self.namespace = endpoint.namespace
         self._context = endpoint.context
@@ -51,13 +48,18 @@ class KubernetesCluster:
         options = {} if outage_seconds is None else {"outage_seconds": outage_seconds}
         self.transport = Transport(credentials, **options)
         self._pods = f"/api/v1/namespaces/{self.namespace}/pods"
+        kind = QueuedJobs if queued else BarePods
+        self._workloads: Workloads = kind(self.transport, self.namespace)
+        self._routes = Routes(self.transport, self._pods, in_cluster=credentials.in_cluster)
         self._anchors: dict[str, str] = {}
         self._leases: dict[str, RunLease] = {}
 
     @classmethod
-    def connect(cls, kubeconfig: str | None, context: str | None, namespace: str | None) -> "KubernetesCluster":
-        """Read the credentials; raises ClusterError when there are none."""
-        return cls(Credentials(kubeconfig, context, namespace))
+    def connect(
+        cls, kubeconfig: str | None, context: str | None, namespace: str | None, *, queued: bool = False
+    ) -> "KubernetesCluster":
+        """Read the credentials; raises ClusterError when there are none. `queued` is for points that have a queue."""
+        return cls(Credentials(kubeconfig, context, namespace), queued=queued)
 
     @property
     def name(self) -> str:
@@ -74,9 +76,13 @@ class KubernetesCluster:
         """Return how far this machine's clock is ahead of the API server's, to the second."""
         return self.transport.health.clock_skew_seconds
 
+    async def why_gated(self, pod: PodSnapshot) -> str | None:
+        """Ask the Workload that Kueue made of the Job."""
+        return await why_waiting(self.transport, self.namespace, pod.uid)
+
     async def scaling_up(self, pod: PodSnapshot) -> bool | None:
         """Ask the events of the pod for the word of a cluster autoscaler; None without the right to read them."""
-        query = {"fieldSelector": f"involvedObject.name={pod.name},reason=TriggeredScaleUp"}
+        query = {"fieldSelector": f"involvedObject.name={pod.pod_name},reason=TriggeredScaleUp"}
         try:
             events = await self.transport.call("GET", f"/api/v1/namespaces/{self.namespace}/events", query)
         except ApiError:
@@ -88,6 +94,7 @@ class KubernetesCluster:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await self._routes.close()
         await self.transport.__aexit__(*exc)
 
     async def check(self, manifests: Sequence[PodManifest]) -> None:
@@ -159,20 +166,27 @@ class KubernetesCluster:
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise ClusterError(f"creating the run's anchor: {error.message}", remedy="see docs/rbac.md") from error
-            anchor = await self._get(f"{path}/{name}") or {}
+            anchor = await self._anchor(f"{path}/{name}")
         uid = str((anchor.get("metadata") or {}).get("uid") or "")
         if not uid:
             raise ClusterError(f"the anchor {name} vanished", remedy="run the same command again")
         self._anchors[run] = uid
 
+    async def _anchor(self, path: str) -> Object:
+        try:
+            return await self.transport.call("GET", path)
+        except ApiError as error:
+            if error.code == 404:
+                return {}
+            raise ClusterError(f"reading the run's anchor: {error.message}", remedy="see docs/rbac.md") from error
+
     async def close_run(self, run: str) -> list[str]:
         """Delete what is left of the run's pods, wait until they are gone, and delete the anchor that owns them."""
         await self._confirm(run)
         try:
-            left = await self.transport.call("GET", self._pods, {"labelSelector": f"{RUN_LABEL}={run}"})
+            pods = await self._workloads.of_run(run)
         except ApiError as error:
             raise ClusterError(f"listing the run's pods: {error.message}", remedy="see docs/rbac.md") from error
-        pods = [read_pod(item) for item in left.get("items") or []]
         went = await asyncio.gather(*(self._goes(pod) for pod in pods))
         path = f"/api/v1/namespaces/{self.namespace}/configmaps/{self._anchor_name(run)}"
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
@@ -205,22 +219,16 @@ class KubernetesCluster:
             for run in sorted(pods.keys() | others.keys())
         ]
 
-    async def _get(self, path: str) -> dict[str, Any] | None:
-        try:
-            return await self.transport.call("GET", path)
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise ClusterError(f"GET {path}: {error.message}", remedy="see docs/rbac.md") from error
-
     async def get(self, name: str) -> PodSnapshot | None:
         """Return a pod by name."""
-        raw = await self._get(f"{self._pods}/{name}")
-        return None if raw is None else read_pod(raw)
+        try:
+            return await self._workloads.get(name)
+        except ApiError as error:
+            raise ClusterError(f"reading {name}: {error.message}", remedy="see docs/rbac.md") from error
 
     async def create(self, manifest: PodManifest) -> PodSnapshot:
         """Create the pod under the run's anchor, or adopt the equal one that is there already."""
-        body = copy.deepcopy(dict(manifest.body))
+        body = object_of(manifest)
         run = manifest.labels[RUN_LABEL]
         await self._confirm(run)
         body["metadata"]["ownerReferences"] = [
@@ -233,7 +241,7 @@ class KubernetesCluster:
             }
         ]
         try:
-            return read_pod(await self.transport.call("POST", self._pods, body=body))
+            return self._workloads.read(await self.transport.call("POST", self._workloads.path, body=body))
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise rejection(error, manifest) from error
@@ -258,46 +266,31 @@ class KubernetesCluster:
         return known
 
     def changes(self, run: str) -> AsyncIterator[Change]:
-        """List and watch the run's pods."""
-        return list_watch(self.transport, self._pods, f"{RUN_LABEL}={run}")
+        """List and watch the run's pods, or its Jobs and their pods."""
+        return self._workloads.changes(run)
 
     async def logs(self, pod: PodSnapshot, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
         """Follow the container's log."""
-        async for chunk in follow_log(self.transport, f"{self._pods}/{pod.name}/log", finished):
+        async for chunk in follow_log(self.transport, f"{self._pods}/{pod.pod_name}/log", finished):
             yield chunk
 
     @asynccontextmanager
     async def request(
         self, pod: PodSnapshot, method: str, path: str, body: bytes | None = None, *, timeout_seconds: float
     ) -> AsyncIterator[HttpReply]:
-        """Call the pod's server through the API server's proxy."""
-        proxy = f"{self._pods}/{pod.name}:{HTTP_PORT}/proxy{path}"
-        try:
-            async with self.transport.open(
-                method, proxy, body=body, stream=True, total_seconds=timeout_seconds
-            ) as reply:
-                if reply.status >= 400 and "json" in reply.headers.get("Content-Type", ""):
-                    # A Status is the API server's own word that the pod cannot be reached; anything else is the pod's.
-                    data = await reply.read()
-                    if _is_status(data):
-                        raise PodUnreachableError(f"{method} {path}: {data[:300].decode('utf-8', 'replace')}")
-                    yield HttpReply(reply.status, _once(data), dict(reply.headers))
-                    return
-                yield HttpReply(reply.status, reply.content.iter_any(), dict(reply.headers))
-        except (*TRANSPORT_ERRORS, aiohttp.InvalidURL) as error:
-            raise PodUnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
+        """Call the pod's server by the first way that leads there."""
+        async with self._routes.request(pod, method, path, body, timeout_seconds) as reply:
+            yield reply
 
     async def delete(self, pod: PodSnapshot) -> None:
         """Delete the pod of this uid and wait until it is gone; a pod of that name with another uid stays."""
         await self._confirm(pod.labels.get(RUN_LABEL, ""))
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
         try:
-            left = await self.transport.call("DELETE", f"{self._pods}/{pod.name}", body=options)
+            grace = await self._workloads.delete(pod)
         except ApiError as error:
             if error.code == 404 or (error.code == 409 and "UID" in error.message):
                 return
             raise ClusterError(f"deleting {pod.name}: {error.message}", remedy="see docs/rbac.md") from error
-        grace = (left.get("metadata") or {}).get("deletionGracePeriodSeconds") or 0
         await self._wait_gone(pod, grace + GONE_GRACE_SECONDS)
 
     async def _goes(self, pod: PodSnapshot) -> bool:
@@ -321,15 +314,3 @@ class KubernetesCluster:
                 )
             await asyncio.sleep(pause)
             pause = min(2.0, pause * 1.5)
-
-
-def _is_status(data: bytes) -> bool:
-    try:
-        parsed = json.loads(data)
-    except ValueError:
-        return False
-    return isinstance(parsed, dict) and parsed.get("kind") == "Status"
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data

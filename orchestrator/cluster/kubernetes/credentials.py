@@ -32,14 +32,14 @@ class Credentials:
         self._kubeconfig = kubeconfig
         self._context = context
         self._lock = asyncio.Lock()
-        self._in_cluster = kubeconfig is None and "KUBECONFIG" not in os.environ and (_IN_CLUSTER / "token").exists()
+        self.in_cluster = kubeconfig is None and "KUBECONFIG" not in os.environ and (_IN_CLUSTER / "token").exists()
         self._config = self._load()
         self.endpoint = self._endpoint(namespace)
 
     def _load(self) -> Configuration:
         config = Configuration(proxy="")  # one of the environment is aiohttp's to find
         try:
-            if self._in_cluster:
+            if self.in_cluster:
                 kube_config.load_incluster_config(client_configuration=config)
             else:
                 kube_config.load_kube_config(self._kubeconfig, self._context, config, persist_config=False)
@@ -53,7 +53,7 @@ class Credentials:
         return config
 
     def _endpoint(self, namespace: str | None) -> Endpoint:
-        if self._in_cluster:
+        if self.in_cluster:
             own = (_IN_CLUSTER / "namespace").read_text(encoding="utf-8").strip()
             return Endpoint(self._config.host, "in-cluster", namespace or own)
         contexts, active = kube_config.list_kube_config_contexts(self._kubeconfig)

@@ -1,15 +1,16 @@
 """Whether this cluster can run a sweep: each finding with the command that mends it. Nothing is created."""
 
-import copy
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from orchestrator.cluster.kubernetes.kueue import GROUP, installed_version, local_queue
 from orchestrator.cluster.kubernetes.preflight import (
     METADATA_ONLY,
-    NEEDED_RIGHTS,
     PREFLIGHT_OUTAGE_SECONDS,
     Right,
+    dry_run,
     is_allowed,
+    needed_rights,
     references,
 )
 from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of
@@ -21,8 +22,14 @@ WISHED_RIGHTS: tuple[tuple[Right, str], ...] = (
     (Right("", "nodes", "", "list", cluster_wide=True), "free devices are unknown: use --max-gpus"),
     (Right("", "pods", "", "list", cluster_wide=True), "free devices are unknown: use --max-gpus"),
     (Right("", "secrets", "", "get"), "a missing Secret is found only when the first pod waits for it"),
+    (Right("", "events", "", "list"), "a node that an autoscaler is adding is waited for as long as any other"),
     (Right("", "configmaps", "", "list"), "`kprof clean` cannot find old anchors"),
     (Right("coordination.k8s.io", "leases", "", "list"), "`kprof clean` cannot find old Leases"),
+)
+CLOCK_SKEW_SECONDS = 30.0
+QUEUE_WISHES: tuple[tuple[Right, str], ...] = (
+    (Right(GROUP, "localqueues", "", "get"), "a missing queue is found only by waiting for it"),
+    (Right(GROUP, "workloads", "", "list"), "Kueue's reason for waiting is not shown"),
 )
 ENFORCE = "pod-security.kubernetes.io/enforce"
 # Extended resources that device plug-ins of accelerators advertise.
@@ -43,6 +50,11 @@ class Doctor:
         """Yield what was found, in the order in which it should be mended; raises ClusterError when nobody answers."""
         version = await self._transport.call("GET", "/version")
         yield Finding(Level.OK, "API server", f"Kubernetes {version.get('gitVersion', 'of unknown version')}")
+        skew = self._transport.health.clock_skew_seconds or 0.0
+        if abs(skew) > CLOCK_SKEW_SECONDS:
+            order = "ahead of" if skew > 0 else "behind"
+            text = f"this machine is {abs(skew):.0f} s {order} the API server"
+            yield Finding(Level.WARN, "clock", text, "set one of the two clocks: timedatectl status")
         for examine in (
             self._access,
             self._pod_security,
@@ -57,7 +69,8 @@ class Doctor:
                 yield finding
 
     async def _access(self) -> AsyncIterator[Finding]:
-        missing = [right for right in NEEDED_RIGHTS if not await is_allowed(self._transport, self._namespace, right)]
+        needed = needed_rights(self._manifests)
+        missing = [right for right in needed if not await is_allowed(self._transport, self._namespace, right)]
         for right in missing:
             yield Finding(
                 Level.FAIL,
@@ -67,8 +80,9 @@ class Doctor:
                 f"--resource={right.kubectl_name}; or apply manifests/base",
             )
         if not missing:
-            yield Finding(Level.OK, "access", f"all {len(NEEDED_RIGHTS)} rights in {self._namespace}")
-        for right, lack in WISHED_RIGHTS:
+            yield Finding(Level.OK, "access", f"all {len(needed)} rights in {self._namespace}")
+        queued = any(manifest.queue is not None for manifest in self._manifests)
+        for right, lack in (*WISHED_RIGHTS, *(QUEUE_WISHES if queued else ())):
             if not await is_allowed(self._transport, self._namespace, right):
                 where = "in all namespaces" if right.cluster_wide else f"in {self._namespace}"
                 yield Finding(Level.WARN, "access", f"no right to {right.verb} {right.name} {where}: {lack}")
@@ -168,23 +182,25 @@ class Doctor:
             yield Finding(Level.OK, "image", f"{image}: {text}{rest}")
 
     async def _kueue(self) -> AsyncIterator[Finding]:
-        try:
-            groups = await self._transport.call("GET", "/apis")
-        except ApiError:
-            return
-        if any(group.get("name") == "kueue.x-k8s.io" for group in groups.get("groups") or []):
-            text = "installed; kprof's bare pods are queued only where Kueue's pod integration is on"
-            yield Finding(
-                Level.WARN, "Kueue", text, "kubectl -n kueue-system get configmap kueue-manager-config -o yaml"
-            )
+        queues = sorted({manifest.queue.name for manifest in self._manifests if manifest.queue is not None})
+        for queue in queues:
+            found = await local_queue(self._transport, self._namespace, queue)
+            if found is None:
+                yield Finding(Level.WARN, "Kueue", f"no right to look whether LocalQueue {queue} is there")
+            elif found:
+                yield Finding(Level.OK, "Kueue", f"LocalQueue {queue} is there")
+            else:
+                text = f"there is no LocalQueue {queue} in {self._namespace}"
+                yield Finding(Level.FAIL, "Kueue", text, f"{self._kubectl} get localqueues")
+        if not queues and await installed_version(self._transport) is not None:
+            text = "installed, but the matrix names no queue: its pods pass Kueue by"
+            yield Finding(Level.WARN, "Kueue", text, "set `kueue: {queueName: ...}` in the matrix")
 
     async def _dry_run(self) -> AsyncIterator[Finding]:
         refused = waiting = 0
         for manifest in self._manifests:
             try:
-                await self._transport.call(
-                    "POST", f"{self._base}/pods", {"dryRun": "All"}, copy.deepcopy(dict(manifest.body))
-                )
+                await dry_run(self._transport, self._namespace, manifest)
             except ApiError as error:
                 if error.reason == "AlreadyExists":
                     continue

@@ -3,10 +3,9 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from orchestrator.cluster.kubernetes.snapshot import read_pod
 from orchestrator.cluster.kubernetes.transport import (
     RETRIED,
     TRANSPORT_ERRORS,
@@ -14,7 +13,7 @@ from orchestrator.cluster.kubernetes.transport import (
     ApiError,
     Transport,
 )
-from orchestrator.cluster.port import Change
+from orchestrator.cluster.port import Change, PodSnapshot
 from orchestrator.errors import ClusterError
 
 PAGE = "500"
@@ -23,8 +22,14 @@ MAX_WAIT_SECONDS = 30.0
 RELIST_SECONDS = 300.0  # a watch from a version of the future is silent for ever; a fresh list is not
 
 
-async def list_watch(transport: Transport, path: str, selector: str) -> AsyncIterator[Change]:
-    """Yield a listing first and after every relist, then changes. Raises ClusterError when access is denied."""
+Read = Callable[[Mapping[str, Any]], PodSnapshot]
+
+
+async def list_watch(transport: Transport, path: str, selector: str, read: Read) -> AsyncIterator[Change]:
+    """Yield a listing first and after every relist, then changes. Raises ClusterError when access is denied.
+
+    `read` makes a snapshot of one object as the API server sends it.
+    """
     clock = asyncio.get_running_loop().time
     version: str | None = None
     failures, listed = 0, 0.0
@@ -34,15 +39,16 @@ async def list_watch(transport: Transport, path: str, selector: str) -> AsyncIte
             if version is None or clock() - listed > RELIST_SECONDS:
                 items, version = await _list(transport, path, selector)
                 listed = clock()
-                yield Change(listing=[read_pod(item) for item in items])
+                yield Change(listing=[read(item) for item in items])
             async for kind, item in _watch(transport, path, selector, version):
                 version = (item.get("metadata") or {}).get("resourceVersion") or version
                 alive = True
                 if kind != "BOOKMARK":
-                    yield Change(pod=read_pod(item), deleted=kind == "DELETED")
+                    yield Change(pod=read(item), deleted=kind == "DELETED")
         except ApiError as error:
             if error.code in {401, 403, 404, 405}:
-                raise ClusterError(f"watching pods: {error.message}", remedy="see docs/rbac.md") from error
+                what = path.rpartition("/")[2]
+                raise ClusterError(f"watching {what}: {error.message}", remedy="see docs/rbac.md") from error
             if error.code not in RETRIED or "resource version" in error.message.lower():
                 version = None  # too old, or of a future that a restored etcd does not know
         except TimeoutError:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from orchestrator.cluster.job import job_of
+from orchestrator.cluster.kubernetes.kueue import local_queue
 from orchestrator.cluster.kubernetes.transport import ApiError, Transport
 from orchestrator.cluster.port import POINT_ID_LABEL, PodManifest, PodRejectedError
 from orchestrator.errors import ClusterError, KprofError, UsageError
@@ -36,15 +38,18 @@ class Right:
         return f"{self.resource}.{self.group}" if self.group else self.name
 
 
+_ALL = ("create", "get", "list", "watch", "delete")
 # What a sweep cannot do without; docs/rbac.md says what for.
 NEEDED_RIGHTS = (
-    *(Right("", "pods", "", verb) for verb in ("create", "get", "list", "watch", "delete")),
+    *(Right("", "pods", "", verb) for verb in _ALL),
     Right("", "pods", "log", "get"),
     Right("", "pods", "proxy", "get"),
     Right("", "pods", "proxy", "create"),
     *(Right("", "configmaps", "", verb) for verb in ("create", "get", "delete")),
     *(Right("coordination.k8s.io", "leases", "", verb) for verb in ("create", "get", "update", "delete")),
 )
+# And what it needs more where Kueue starts its points.
+QUEUE_RIGHTS = tuple(Right("batch", "jobs", "", verb) for verb in _ALL)
 PREFLIGHT_OUTAGE_SECONDS = 8.0
 
 
@@ -59,7 +64,7 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
         await quick.call("GET", pods, {"limit": "1"})
     except ApiError as error:
         raise _denied(error, f"listing pods in {namespace}") from error
-    for right in NEEDED_RIGHTS:
+    for right in needed_rights(manifests):
         if not await is_allowed(quick, namespace, right):
             raise ClusterError(
                 f"no right to {right.verb} {right.name} in namespace {namespace}",
@@ -67,7 +72,7 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
             )
     for manifest in manifests:
         try:
-            await quick.call("POST", pods, {"dryRun": "All"}, copy.deepcopy(dict(manifest.body)))
+            await dry_run(quick, namespace, manifest)
         except ApiError as error:
             if error.reason == "AlreadyExists" or "exceeded quota" in error.message:
                 continue  # adopted later; or waits for its turn
@@ -82,6 +87,27 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
             raise refused from error
     for kind, name in sorted(set(references(manifests))):
         await _must_exist(quick, namespace, kind, name)
+    for queue in sorted({manifest.queue.name for manifest in manifests if manifest.queue is not None}):
+        found = await local_queue(quick, namespace, queue)
+        if found is not None and not found:
+            raise ClusterError(
+                f"Kueue has no LocalQueue {queue} in namespace {namespace}",
+                remedy=f"kubectl -n {namespace} get localqueues; name one of them under `kueue.queueName`",
+            )
+
+
+def needed_rights(manifests: Sequence[PodManifest]) -> tuple[Right, ...]:
+    """Return what a sweep of these pods cannot do without."""
+    queued = any(manifest.queue is not None for manifest in manifests)
+    return (*NEEDED_RIGHTS, *QUEUE_RIGHTS) if queued else NEEDED_RIGHTS
+
+
+async def dry_run(transport: Transport, namespace: str, manifest: PodManifest) -> None:
+    """Let the API server judge a pod, and its Job where it has a queue, without keeping it; raises ApiError."""
+    only = {"dryRun": "All"}
+    await transport.call("POST", f"/api/v1/namespaces/{namespace}/pods", only, copy.deepcopy(dict(manifest.body)))
+    if manifest.queue is not None:
+        await transport.call("POST", f"/apis/batch/v1/namespaces/{namespace}/jobs", only, job_of(manifest))
 
 
 async def is_allowed(transport: Transport, namespace: str, right: Right) -> bool:

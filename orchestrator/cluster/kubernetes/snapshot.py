@@ -29,6 +29,7 @@ def read_pod(raw: Mapping[str, Any]) -> PodSnapshot:
         phase=phase,
         reason=str(status.get("reason") or ""),
         message=str(status.get("message") or ""),
+        ip=status.get("podIP") or None,
         node=(raw.get("spec") or {}).get("nodeName"),
         unschedulable=words if words and not gated else None,
         gated=words or "SchedulingGated" if gated else None,

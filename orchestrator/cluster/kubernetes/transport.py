@@ -63,7 +63,7 @@ class Transport:
         self._outage_seconds = outage_seconds
         self._call_seconds = CALL_SECONDS
         self._host = credentials.endpoint.host
-        self._route = credentials.route()
+        self._route: dict[str, Any] = credentials.route()
         self.health = Health()
 
     async def __aenter__(self) -> Self:
@@ -148,6 +148,28 @@ class Transport:
                 yield reply
             finally:
                 self.health.closed(reply)
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, params: Params, protocol: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Open a websocket, which speaks for one connection; renews credentials once on 401."""
+        for renew in (False, True):
+            headers = await self._credentials.headers(renew=renew)
+            opening = self._streams.ws_connect(
+                self._host + path, params=params, headers=headers, protocols=[protocol], max_msg_size=0, **self._route
+            )
+            try:
+                stream = await opening
+            except aiohttp.WSServerHandshakeError as error:
+                if error.status == 401 and not renew:
+                    continue
+                raise
+            try:
+                yield stream
+            finally:
+                await stream.close()
+            return
 
     async def send(
         self,

@@ -72,6 +72,10 @@ class LocalCluster:
         """There is one clock."""
         return 0.0
 
+    async def why_gated(self, pod: PodSnapshot) -> str | None:  # noqa: ARG002
+        """No queue holds a local pod."""
+        return None
+
     async def scaling_up(self, pod: PodSnapshot) -> bool | None:  # noqa: ARG002
         """No machine is ever added."""
         return False
