@@ -15,6 +15,7 @@ TICK_SECONDS = 1.0
 CREATE_PAUSE_SECONDS = 10.0
 FITS_NOWHERE_SECONDS = 600.0  # how long a pod waits that no node would take even if it were empty
 SCALING_LOOK_SECONDS = 60.0
+GATE_LOOK_SECONDS = 30.0
 SHOWN_CHARACTERS = 160
 
 Progress = Callable[[str], None]
@@ -40,6 +41,8 @@ class Queueing:
         self._queue_seconds = queue_seconds
         self._others_hold = others_hold
         self._told = ""
+        self._asked: float | None = None
+        self._why: str | None = None
 
     async def accepted(self, manifest: PodManifest, progress: Progress) -> PodSnapshot:
         """Create the pod, waiting while a quota or the devices are in use; raises PodRejectedError."""
@@ -78,7 +81,7 @@ class Queueing:
             trouble = pod_trouble(now)
             if trouble is None and now is not None:
                 trouble = await nowhere.trouble(now, self._clock())
-            reason = trouble.message if trouble else (now.gated or now.unschedulable if now else None)
+            reason = trouble.message if trouble else (await self._why_queued(now) if now else None)
             self._tell(reason or "", progress)
             if trouble is not None:
                 since = trouble_since.setdefault(trouble.kind, self._clock())
@@ -93,6 +96,14 @@ class Queueing:
                 words = (now.unschedulable if now else None) or "the pod did not start in time"
                 return PodTrouble("pod.unschedulable", words)
             await self._tick(pod, now)
+
+    async def _why_queued(self, pod: PodSnapshot) -> str | None:
+        if pod.gated is None:
+            return pod.unschedulable
+        if self._asked is None or self._clock() - self._asked >= GATE_LOOK_SECONDS:
+            self._asked = self._clock()
+            self._why = await self._cluster.why_gated(pod)
+        return f"{pod.gated}: {self._why}" if self._why else pod.gated
 
     def _tell(self, reason: str, progress: Progress) -> None:
         if reason and reason != self._told:

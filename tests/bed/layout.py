@@ -8,9 +8,11 @@ HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 
 NODE = "kprof-bed"
-CGROUP = "kprof-bed"
-HOST_LINK = "kprofbed0"
-BED_LINK = "kprofbed1"
+# Two beds run side by side when they differ in name and in NET below.
+NAME = os.environ.get("KPROF_BED_NAME", "kprof-bed")
+CGROUP = NAME
+HOST_LINK = f"{NAME.replace('-', '')[:14]}0"
+BED_LINK = f"{NAME.replace('-', '')[:14]}1"
 SIMULATOR_IMAGE = "docker.io/kprof/vllm-simulator:dev"
 PAUSE_IMAGE = "docker.io/kprof/pause:1"
 
@@ -47,6 +49,11 @@ class Layout:
         return self.state / "logs"
 
     @property
+    def held(self) -> Path:
+        """The folder that names the programs that shall stay down."""
+        return self.state / "held"
+
+    @property
     def pki(self) -> Path:
         """The folder of keys, certificates and kubeconfigs."""
         return self.state / "pki"
@@ -71,4 +78,4 @@ def layout() -> Layout:
     """Return the folders that the environment asks for, or the default ones."""
     home_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = Path(os.environ.get("KPROF_CACHE") or Path(home_cache) / "kprof")
-    return Layout(Path(os.environ.get("KPROF_BED_STATE", "/run/kprof-bed")).absolute(), cache.absolute() / "bed")
+    return Layout(Path(os.environ.get("KPROF_BED_STATE", f"/run/{NAME}")).absolute(), cache.absolute() / "bed")
