@@ -15,6 +15,7 @@ TICK_SECONDS = 1.0
 CREATE_PAUSE_SECONDS = 10.0
 FITS_NOWHERE_SECONDS = 600.0  # how long a pod waits that no node would take even if it were empty
 SCALING_LOOK_SECONDS = 60.0
+GATE_FIRST_LOOK_SECONDS = 5.0  # a queue needs a moment to judge a Job
 GATE_LOOK_SECONDS = 30.0
 SHOWN_CHARACTERS = 160
 
@@ -100,7 +101,8 @@ class Queueing:
     async def _why_queued(self, pod: PodSnapshot) -> str | None:
         if pod.gated is None:
             return pod.unschedulable
-        if self._asked is None or self._clock() - self._asked >= GATE_LOOK_SECONDS:
+        pause = GATE_LOOK_SECONDS if self._why else GATE_FIRST_LOOK_SECONDS
+        if self._asked is None or self._clock() - self._asked >= pause:
             self._asked = self._clock()
             self._why = await self._cluster.why_gated(pod)
         return f"{pod.gated}: {self._why}" if self._why else pod.gated

@@ -2,13 +2,17 @@
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, Table
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.errors import KprofError, RunDrivenError
 from orchestrator.store.records import RunRecord
+
+if TYPE_CHECKING:
+    # The dialect that is not used is not worth its time to load.
+    from sqlalchemy.dialects import postgresql, sqlite
 
 
 class StoreError(KprofError):
@@ -25,7 +29,7 @@ class Database(ABC):
         self.engine = engine
 
     @abstractmethod
-    def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+    def insert(self, table: Table) -> "sqlite.Insert | postgresql.Insert":
         """Return an insert that can say what to do on a conflict."""
 
     @abstractmethod

@@ -19,7 +19,8 @@ def open_store(url: str) -> Store:
     Raises UsageError for an address that is neither a path nor a URL of SQLite or PostgreSQL, StoreError for a database
     that is no kprof store or does not answer.
     """
-    return Store(_database(_parse(url if "://" in url else f"sqlite:///{url}")))
+    # A Secret made of a file ends with that file's line break.
+    return Store(_database(_parse(url.strip() if "://" in url else f"sqlite:///{url}")))
 
 
 def _database(parsed: URL) -> Database:

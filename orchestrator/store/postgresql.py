@@ -22,6 +22,11 @@ def _key(name: str) -> int:
 
 
 _WRITER = _key("writer")
+_END_OLD_HOLDER = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = :pid "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND (classid::bigint << 32 | objid::bigint) = :key"
+)
 
 
 class PostgresqlDatabase(Database):
@@ -35,6 +40,7 @@ class PostgresqlDatabase(Database):
         # The connection that holds the locks of the runs in `_driven`; None where it has to be made.
         self._session: Connection | None = None
         self._driven: list[RunRecord] = []
+        self._holder: int | None = None  # the server's process of the last such connection
 
         def creator() -> PatientConnection:
             return connect(address.parameters, self._patience)
@@ -113,13 +119,21 @@ class PostgresqlDatabase(Database):
         session = self.engine.connect()
         try:
             for run in self._driven:
+                self._end_old_holder(session, run)
                 self._lock(session, run)
+            with session.begin():
+                self._holder = session.scalar(text("SELECT pg_backend_pid()"))
         except BaseException:
             session.invalidate()
             session.close()
             raise
         self._session = session
         return session
+
+    def _end_old_holder(self, session: Connection, run: RunRecord) -> None:
+        # Where the network was cut the server still sees our old connection, and its lock would stand in our way.
+        with session.begin():
+            session.execute(_END_OLD_HOLDER, {"pid": self._holder, "key": _key(f"run {run.id}")})
 
     def _lock(self, session: Connection, run: RunRecord) -> None:
         try:

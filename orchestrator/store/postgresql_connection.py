@@ -9,7 +9,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 OPERATION_SECONDS = 5.0  # of one operation of the store, connecting included; longer waits are the caller's
-CONNECT_SECONDS = 2  # the least that the driver takes
+CONNECT_SECONDS = 2  # the shortest limit that the driver takes
+_SILENT = f"the server did not answer within {OPERATION_SECONDS:g} s"
 _T = TypeVar("_T")
 
 # The server gives up before the client does, so that its words reach the user. The keepalives are the server's too:
@@ -41,6 +42,10 @@ class Patience:
         """Begin an operation."""
         self._end = time.monotonic() + OPERATION_SECONDS
 
+    def extend(self, seconds: float) -> None:
+        """Leave at least so much time: connecting may have taken all of it."""
+        self._end = max(self._end, time.monotonic() + seconds)
+
     def left(self) -> float:
         """Return the seconds that are left, not below 0."""
         return max(0.0, self._end - time.monotonic())
@@ -67,16 +72,21 @@ class PatientConnection(psycopg.Connection[Any]):
             if self.patience is not None and not self.patience.left():
                 steps.close()
                 self.close()
-                raise psycopg.OperationalError(f"the server did not answer within {OPERATION_SECONDS:g} s")
+                raise psycopg.OperationalError(_SILENT)
             ready = yield wanted
 
 
 def connect(parameters: dict[str, str | int], patience: Patience) -> PatientConnection:
     """Connect with the settings of every connection of kprof; raises psycopg.Error."""
-    limit = max(CONNECT_SECONDS, math.ceil(patience.left()))
+    if not patience.left():
+        raise psycopg.OperationalError(_SILENT)  # an old connection has used it all
+    # The driver's limit counts for each host of the address anew.
+    hosts = 1 + str(parameters.get("host", "")).count(",")
+    limit = max(CONNECT_SECONDS, math.floor(patience.left() / hosts))
     conninfo = make_conninfo("", **(_DEFAULTS | parameters | {"client_encoding": "utf8", "connect_timeout": limit}))
     # Without prepared statements it works behind a pooler that hands connections around.
     connection = PatientConnection.connect(conninfo, prepare_threshold=None)
+    patience.extend(CONNECT_SECONDS)
     connection.patience = patience
     settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SETTINGS.items())
     try:

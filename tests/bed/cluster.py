@@ -118,13 +118,14 @@ def _alone(where: Layout) -> Iterator[None]:
 def _start(where: Layout, binaries: Binaries, images: list[Path], gpus: int) -> None:
     with step("write keys and configuration"):
         host.check_addresses()
-        for folder in (where.state, where.data, where.logs):
+        for folder in (where.state, where.data, where.logs, where.held):
             folder.mkdir(parents=True, exist_ok=True)
         record = Record(host.missing_folders())
         record.save(where)
         host.make_folders(record.folders)
         pki.make(where)
         node.write_config(where, binaries)
+        control_plane.write_config(where)
         plan = where.config / "plan.json"
         plan.write_text(json.dumps(_plan(where, binaries), indent=1))
     with step("start the programs"):
@@ -159,6 +160,7 @@ def _plan(where: Layout, binaries: Binaries) -> dict[str, object]:
     return {
         "data": str(where.data),
         "logs": str(where.logs),
+        "held": str(where.held),
         "tmpfs": [str(where.data), *COMPILED_IN],
         "kernel_settings": node.KERNEL_SETTINGS,
         "network": host.bed_network(),

@@ -1,10 +1,30 @@
 """The command lines of etcd, the API server, the controller manager and the scheduler."""
 
+import json
+
 from tests.bed.binaries import Binaries
 from tests.bed.layout import BED_IP, SERVICE_CIDR, Layout
 
 ETCD_URL = "http://127.0.0.1:2379"
 ETCD_PEER_URL = "http://127.0.0.1:2380"
+AUDIT_LOG = "audit.log"
+# Who asked for what, without bodies; the cluster's own programs ask all the time and are left out.
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "userGroups": ["system:nodes", "system:serviceaccounts:kube-system"]},
+        {"level": "None", "users": ["system:apiserver", "system:kube-scheduler", "system:kube-controller-manager"]},
+        {"level": "None", "nonResourceURLs": ["/readyz*", "/livez*", "/healthz*", "/openapi/*"]},
+        {"level": "Metadata"},
+    ],
+}
+
+
+def write_config(where: Layout) -> None:
+    """Write the audit policy."""
+    (where.config / "audit.json").write_text(json.dumps(AUDIT_POLICY))
 
 
 def commands(where: Layout, binaries: Binaries) -> dict[str, list[str]]:
@@ -43,6 +63,10 @@ def commands(where: Layout, binaries: Binaries) -> dict[str, list[str]]:
             f"--kubelet-client-key={pki}/apiserver-kubelet-client.key",
             "--kubelet-preferred-address-types=InternalIP",
             "--allow-privileged=true",
+            f"--audit-policy-file={where.config}/audit.json",
+            f"--audit-log-path={where.logs}/{AUDIT_LOG}",
+            "--audit-log-maxsize=50",
+            "--audit-log-maxbackup=1",
         ],
         "kube-controller-manager": [
             f"{binaries.kubernetes}/kube-controller-manager",

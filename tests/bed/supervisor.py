@@ -15,6 +15,7 @@ from typing import Any
 RESTARTS = 5
 RESTART_DELAY_S = 1.0
 NEEDED_S = 30.0
+LOOK_S = 0.1
 
 
 def prepare(plan: dict[str, Any]) -> None:
@@ -65,19 +66,34 @@ class Programs:
         child.returncode = 0
 
     def reap_for_ever(self) -> None:
-        """Reap every process that ends; end with status 1 once a program has ended too often."""
+        """Reap every process that ends and start programs again; end with status 1 once one has ended too often."""
+        parked: set[str] = set()
         while True:
-            pid, status = os.wait()
+            for free in [name for name in parked if not self._held(name)]:
+                parked.remove(free)
+                self._start(free)
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                time.sleep(LOOK_S)
+                continue
             name = self._names.pop(pid, None)
             if name is None:
                 continue
-            code = os.waitstatus_to_exitcode(status)
-            print(f"{name} ended with {code}", flush=True)
+            print(f"{name} ended with {os.waitstatus_to_exitcode(status)}", flush=True)
+            if self._held(name):
+                # A test wants it down: this end is no failure, and the next start comes when the test says so.
+                self._starts[name] -= 1
+                parked.add(name)
+                continue
             if self._starts[name] > RESTARTS:
                 (Path(self._plan["logs"]) / "failed").write_text(name)
                 sys.exit(1)
             time.sleep(RESTART_DELAY_S)
             self._start(name)
+
+    def _held(self, name: str) -> bool:
+        """Say whether a test holds a program down."""
+        return (Path(self._plan["held"]) / name).exists()
 
 
 def main() -> None:
