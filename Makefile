@@ -28,7 +28,7 @@ test: setup  ## Run the tests; the cluster suite runs with KPROF_E2E=1 and is sk
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 e2e: setup  ## Run the cluster suite: on KUBECONFIG if it is set, else on the project's own test bed (root, Go).
-	@KPROF_E2E=1 $(BIN)/python -m pytest tests/contract tests/e2e $(PYTEST_ARGS)
+	@KPROF_E2E=1 $(BIN)/python -m pytest tests/contract tests/e2e tests/kueue tests/bedfaults tests/kill $(PYTEST_ARGS)
 
 real-vllm: setup  ## Profile a tiny model on a real vLLM, CPU build (downloads 2 to 5 GB once).
 	@KPROF_REAL_VLLM=1 $(BIN)/python -m pytest tests/real_vllm $(PYTEST_ARGS)

@@ -52,7 +52,10 @@ class TableFormat(StrEnum):
 
 Matrix = Annotated[Path, typer.Argument(help="Matrix file, for example matrices/h100.yaml.", show_default=False)]
 StoreUrl = Annotated[
-    str, typer.Option("--store", envvar="KPROF_STORE", help="SQLite file or URL of the results store.", metavar="URL")
+    str,
+    typer.Option(
+        "--store", envvar="KPROF_STORE", help="SQLite file, or URL of a SQLite or PostgreSQL store.", metavar="URL"
+    ),
 ]
 Only = Annotated[
     list[str] | None, typer.Option("--only", help="Select points whose id matches; repeatable.", metavar="GLOB")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -167,6 +168,6 @@ def _print_summary(store: Store, run: RunRecord, selected: list[Point], *, as_js
         print(json.dumps(summary.to_json()))  # noqa: T201
     else:
         terminal(summary, stdout_console())
-        where = "" if store.name == "kprof.db" else f" --store {store.name}"
+        where = "" if store.name == "kprof.db" else f" --store {shlex.quote(store.name)}"
         _say(f"next: kprof show {selected[0].id}{where}")
     return 0 if summary.as_expected else 1

@@ -66,16 +66,23 @@ class PodTrouble:
 # 0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 3 Preemption is not
 # helpful for scheduling.
 _NODES = re.compile(r"\b0/(\d{1,6}) nodes are available")
+# Of a cluster without nodes; of Kueue, when quota, queue or workload must be changed first.
+_NEVER = (
+    "no nodes available to schedule pods",
+    "> maximum capacity",
+    "unavailable in ClusterQueue",
+    "the workload is deactivated",
+)
 _NOT_HELPFUL = re.compile(r"\b(\d{1,6}) Preemption is not helpful for scheduling")
 
 
 def fits_nowhere(unschedulable: str) -> bool:
-    """Say whether the scheduler's words mean that no node would take the pod, even with all other pods gone.
+    """Say whether the scheduler's or Kueue's words mean that the pod would wait for ever, even with all others gone.
 
     Kubernetes asks on each node whether evicting pods would help; newer ones answer no where the pod asks for more
     than the node has, all where taints or selectors keep it away.
     """
-    if "no nodes available to schedule pods" in unschedulable:
+    if any(words in unschedulable for words in _NEVER):
         return True
     nodes, hopeless = _NODES.search(unschedulable), _NOT_HELPFUL.search(unschedulable)
     return nodes is not None and hopeless is not None and nodes[1] == hopeless[1]

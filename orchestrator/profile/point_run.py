@@ -20,7 +20,7 @@ from orchestrator.profile.observation import Observation
 from orchestrator.profile.pod_failures import PodTrouble, pod_trouble
 from orchestrator.profile.probe import Probe
 from orchestrator.profile.queueing import TICK_SECONDS, Progress, Queueing
-from orchestrator.profile.recording import written
+from orchestrator.profile.recording import patiently
 from orchestrator.profile.result import IdleMetrics, LiveCheck, PointResult, Source
 from orchestrator.profile.verdict import compared, verdict
 from orchestrator.vllm.metrics import has_null_block
@@ -107,7 +107,7 @@ class PointRun:
 
     async def _record(self, result: PointResult, record: Record) -> None:
         try:
-            await written(lambda: record(result, self._seen.evidence))
+            await patiently(lambda: record(result, self._seen.evidence))
         except KprofError as error:
             raise UnsavedResultError(f"{self._point.id}: {error.message}", remedy=error.remedy) from error
 

@@ -80,9 +80,9 @@ class Queueing:
             if now is not None and now.started:
                 return None
             trouble = pod_trouble(now)
-            if trouble is None and now is not None:
-                trouble = await nowhere.trouble(now, self._clock())
             reason = trouble.message if trouble else (await self._why_queued(now) if now else None)
+            if trouble is None and now is not None:
+                trouble = await nowhere.trouble(now, reason or "", self._clock())
             self._tell(reason or "", progress)
             if trouble is not None:
                 since = trouble_since.setdefault(trouble.kind, self._clock())
@@ -119,7 +119,10 @@ class Queueing:
 
 
 class _FitsNowhere:
-    """Follows one pod that no node would take even if it were empty; an autoscaler may be adding one that does."""
+    """Follows one pod that no node would take even if it were empty, or no queue even if nobody else waited.
+
+    An autoscaler may be adding a node that does.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -127,15 +130,15 @@ class _FitsNowhere:
         self._looked = 0.0
         self._scaling: bool | None = False
 
-    async def trouble(self, pod: PodSnapshot, now: float) -> PodTrouble | None:
-        """Return what is wrong once it has lasted; `now` is the point's clock."""
-        if not fits_nowhere(pod.unschedulable or ""):
+    async def trouble(self, pod: PodSnapshot, why: str, now: float) -> PodTrouble | None:
+        """Return what is wrong once it has lasted; `why` are the queue's or the scheduler's words, `now` the clock."""
+        if not fits_nowhere(why):
             self._since = None
             return None
-        if self._since is None or now - self._looked >= SCALING_LOOK_SECONDS:
+        if pod.gated is None and (self._since is None or now - self._looked >= SCALING_LOOK_SECONDS):
             self._scaling, self._looked = await self._cluster.scaling_up(pod), now
         self._since = now if self._since is None else self._since
         # Where the cluster does not tell about new nodes, the whole time for queueing is given.
         if self._scaling is not False or now - self._since < FITS_NOWHERE_SECONDS:
             return None
-        return PodTrouble("pod.unschedulable", pod.unschedulable or "")
+        return PodTrouble("pod.unschedulable", why)

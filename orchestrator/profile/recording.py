@@ -1,7 +1,8 @@
-"""Writes to a store that may be full or locked for a while."""
+"""Calls of a store that may be full, locked or away for a while."""
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 from orchestrator.errors import KprofError
 
@@ -9,17 +10,17 @@ TRIES = 12
 PAUSE_SECONDS = 5.0
 
 
-async def written(write: Callable[[], None]) -> None:
-    """Write, trying again for a minute; raises the store's KprofError when that is over, or when it is stopped."""
-    for left in reversed(range(TRIES)):
+Result = TypeVar("Result")
+
+
+async def patiently(call: Callable[[], Result]) -> Result:
+    """Call the store, trying again for a minute; raises its KprofError when that is over, or when it is stopped."""
+    for _ in range(TRIES - 1):
         try:
-            write()
+            return call()
         except KprofError as error:
-            if not left:
-                raise
             try:
                 await asyncio.sleep(PAUSE_SECONDS)
             except asyncio.CancelledError:
-                raise error from None  # whoever stops now must learn that nothing was written
-        else:
-            return
+                raise error from None  # whoever stops now must learn that the call failed
+    return call()

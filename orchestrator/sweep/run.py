@@ -14,7 +14,7 @@ from orchestrator.matrix.expand import LoadedMatrix
 from orchestrator.matrix.point import Point, matrix_digest
 from orchestrator.profile.evidence import LogEvidence
 from orchestrator.profile.point_run import PointRun, UnsavedResultError
-from orchestrator.profile.recording import written
+from orchestrator.profile.recording import patiently
 from orchestrator.profile.result import PointResult, Source
 from orchestrator.store import RunRecord, Store
 from orchestrator.sweep.schedule import Limits, longest_first, startable
@@ -216,9 +216,9 @@ class Sweep:
 
     async def _point(self, run: RunRecord, watch: PodWatch, point: Point) -> bool:
         """Run one attempt at a point; returns whether the point shall be tried again."""
-        attempt = self._attempt(run, point)
+        attempt = await patiently(lambda: self._attempt(run, point))
         manifest = avoiding(self._manifest(point, run, attempt), self._troubles.avoided)
-        await written(lambda: self._store.intend(run.id, point.hash, manifest.name, attempt))
+        await patiently(lambda: self._store.intend(run.id, point.hash, manifest.name, attempt))
 
         def created(pod: PodSnapshot) -> None:
             with contextlib.suppress(KprofError):  # the name finds the pod again; the uid is for people

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.cluster.kubernetes.preflight import NEEDED_RIGHTS
+from orchestrator.cluster.kubernetes.preflight import HELPFUL_RIGHTS, NEEDED_RIGHTS
 from orchestrator.cluster.manifest import Simulation, render_pod
 from orchestrator.matrix.expand import load_matrix
 from tests.deploy.objects import MANIFESTS, Object, Workload, kinds, only, read
@@ -29,8 +29,9 @@ def rights(role: Object) -> set[Right]:
 
 
 def needed() -> set[Right]:
-    """Return what kprof asks the API server for before a sweep."""
-    return {(right.group, right.name, right.verb) for right in NEEDED_RIGHTS}
+    """Return what kprof asks the API server for, and what helps it in its own namespace."""
+    asked = (*NEEDED_RIGHTS, *(right for right, _ in HELPFUL_RIGHTS))
+    return {(right.group, right.name, right.verb) for right in asked}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(MANIFESTS)))

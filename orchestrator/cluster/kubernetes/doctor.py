@@ -3,8 +3,10 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from orchestrator.cluster.kubernetes.kueue import GROUP, installed_version, local_queue
+from orchestrator.cluster.kubernetes.kueue import installed_version, local_queue
 from orchestrator.cluster.kubernetes.preflight import (
+    HELPFUL_QUEUE_RIGHTS,
+    HELPFUL_RIGHTS,
     METADATA_ONLY,
     PREFLIGHT_OUTAGE_SECONDS,
     Right,
@@ -22,15 +24,10 @@ WISHED_RIGHTS: tuple[tuple[Right, str], ...] = (
     (Right("", "nodes", "", "list", cluster_wide=True), "free devices are unknown: use --max-gpus"),
     (Right("", "pods", "", "list", cluster_wide=True), "free devices are unknown: use --max-gpus"),
     (Right("", "secrets", "", "get"), "a missing Secret is found only when the first pod waits for it"),
-    (Right("", "events", "", "list"), "a node that an autoscaler is adding is waited for as long as any other"),
-    (Right("", "configmaps", "", "list"), "`kprof clean` cannot find old anchors"),
-    (Right("coordination.k8s.io", "leases", "", "list"), "`kprof clean` cannot find old Leases"),
+    (Right("", "pods", "portforward", "create"), "a pod that the API server's proxy does not reach is not probed"),
+    *HELPFUL_RIGHTS,
 )
 CLOCK_SKEW_SECONDS = 30.0
-QUEUE_WISHES: tuple[tuple[Right, str], ...] = (
-    (Right(GROUP, "localqueues", "", "get"), "a missing queue is found only by waiting for it"),
-    (Right(GROUP, "workloads", "", "list"), "Kueue's reason for waiting is not shown"),
-)
 ENFORCE = "pod-security.kubernetes.io/enforce"
 # Extended resources that device plug-ins of accelerators advertise.
 _ACCELERATORS = ("/gpu", "/gaudi", "/tpu", "/Ascend", "gpu.intel.com/", "/neuron")
@@ -82,7 +79,7 @@ class Doctor:
         if not missing:
             yield Finding(Level.OK, "access", f"all {len(needed)} rights in {self._namespace}")
         queued = any(manifest.queue is not None for manifest in self._manifests)
-        for right, lack in (*WISHED_RIGHTS, *(QUEUE_WISHES if queued else ())):
+        for right, lack in (*WISHED_RIGHTS, *(HELPFUL_QUEUE_RIGHTS if queued else ())):
             if not await is_allowed(self._transport, self._namespace, right):
                 where = "in all namespaces" if right.cluster_wide else f"in {self._namespace}"
                 yield Finding(Level.WARN, "access", f"no right to {right.verb} {right.name} {where}: {lack}")

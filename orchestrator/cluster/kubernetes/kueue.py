@@ -35,6 +35,8 @@ async def why_waiting(transport: Transport, namespace: str, job_uid: str) -> str
     except ApiError:
         return None
     for workload in found.get("items") or []:
+        if (workload.get("spec") or {}).get("active") is False:
+            return "the workload is deactivated"
         for condition in (workload.get("status") or {}).get("conditions") or []:
             if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
                 return str(condition.get("message") or "") or None

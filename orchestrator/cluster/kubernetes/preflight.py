@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cluster.job import job_of
-from orchestrator.cluster.kubernetes.kueue import local_queue
+from orchestrator.cluster.kubernetes.kueue import GROUP, local_queue
 from orchestrator.cluster.kubernetes.transport import ApiError, Transport
 from orchestrator.cluster.port import POINT_ID_LABEL, PodManifest, PodRejectedError
 from orchestrator.errors import ClusterError, KprofError, UsageError
@@ -48,8 +48,18 @@ NEEDED_RIGHTS = (
     *(Right("", "configmaps", "", verb) for verb in ("create", "get", "delete")),
     *(Right("coordination.k8s.io", "leases", "", verb) for verb in ("create", "get", "update", "delete")),
 )
-# And what it needs more where Kueue starts its points.
+# What the Role gives beyond that, with what a sweep lacks without it.
+HELPFUL_RIGHTS: tuple[tuple[Right, str], ...] = (
+    (Right("", "events", "", "list"), "a node that an autoscaler is adding is not told from one that never comes"),
+    (Right("", "configmaps", "", "list"), "`kprof clean` cannot find old anchors"),
+    (Right("coordination.k8s.io", "leases", "", "list"), "what killed kprofs left is not cleared at the start"),
+)
+# What it needs more where Kueue starts its points, and what helps there.
 QUEUE_RIGHTS = tuple(Right("batch", "jobs", "", verb) for verb in _ALL)
+HELPFUL_QUEUE_RIGHTS: tuple[tuple[Right, str], ...] = (
+    (Right(GROUP, "localqueues", "", "get"), "a missing queue is found only by waiting for it"),
+    (Right(GROUP, "workloads", "", "list"), "Kueue's reason for waiting is not shown"),
+)
 PREFLIGHT_OUTAGE_SECONDS = 8.0
 
 

@@ -31,6 +31,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "subprocess": ("orchestrator.cluster.local",),
     "aiohttp": ("orchestrator.cluster", "orchestrator.simulator"),
     "sqlalchemy": ("orchestrator.store",),
+    "psycopg": ("orchestrator.store",),
     "typer": ("orchestrator.cli",),
     "rich": ("orchestrator.cli", "orchestrator.report"),
 }
