@@ -67,6 +67,7 @@ def run_sweep(options: SweepOptions) -> int:
     limits = Limits(options.max_gpus, options.max_parallel)
 
     stop = _Stop()
+    left_behind: list[str] = []
 
     async def run() -> RunRecord:
         async with AsyncExitStack() as stack:
@@ -78,26 +79,34 @@ def run_sweep(options: SweepOptions) -> int:
                 record = await sweep.prepare(selected, fresh=options.fresh, repeat=options.repeat)
                 with store.driving(record):
                     view.start(record, {point.hash for point in sweep.remaining(record, selected)})
-                    await sweep.run(record, selected)
-                for name in sweep.left_behind:
-                    _say(f"pod {name} was deleted and does not go away: look at its node; it may still hold devices")
+                    try:
+                        await sweep.run(record, selected)
+                    finally:
+                        left_behind.extend(sweep.left_behind)
         return record
 
     try:
         record = asyncio.run(run())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _say("interrupted: nothing is left running; the same command resumes")
+        _tell_stuck(left_behind)
+        _say(f"interrupted: {'nothing else' if left_behind else 'nothing'} is left running; the same command resumes")
         return 130
     except KprofError as error:
         if not stop.asked:
             raise
         _say(f"interrupted, and not all could be cleaned up: {error}\nthe same command finds and removes what is left")
         return 130
+    _tell_stuck(left_behind)
     return _print_summary(store, record, selected, as_json=options.as_json)
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201
+
+
+def _tell_stuck(names: list[str]) -> None:
+    for name in names:
+        _say(f"pod {name} was deleted and has not gone yet: look at its node; it may still hold devices")
 
 
 class _Stop:

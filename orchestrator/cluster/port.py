@@ -254,8 +254,13 @@ class Cluster(Protocol):
         """Yield a full listing of the run's pods first, then every change, for ever."""
         ...
 
-    def logs(self, pod: PodSnapshot, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
-        """Yield the container's log from its first line, once each, until `finished()` and the log is read out."""
+    def logs(
+        self, pod: PodSnapshot, finished: Callable[[], bool], idle_seconds: float = ...
+    ) -> AsyncIterator[LogChunk]:
+        """Yield the container's log from its first line, once each, until `finished()` and the log is read out.
+
+        After a silence of `idle_seconds` the connection is no longer trusted, and the log taken up anew.
+        """
         ...
 
     def request(

@@ -203,7 +203,9 @@ class PointRun:
             task.result()
 
     async def _read_log(self, pod: PodSnapshot, progress: Progress) -> None:
-        async for chunk in self._cluster.logs(pod, lambda: self._ended(pod)):
+        # Twice within the limit on silence, so that a dead connection is never taken for a silent server.
+        idle = self._point.timeouts.stall_seconds / 2
+        async for chunk in self._cluster.logs(pod, lambda: self._ended(pod), idle):
             if chunk.unreadable is not None and self._seen.unreadable is None:
                 self._seen.unreadable_since = self._clock()
             self._seen.unreadable = chunk.unreadable

@@ -174,6 +174,8 @@ class Sweep:
                     if self._stopped is not None:
                         waiting.clear()
                     chosen = adopt or await self._choose(waiting, list(running.values()), watch)
+                    if self._stopped is not None:
+                        continue  # meanwhile a point told that no further one would fare better
                     if not chosen and not running:
                         # Nothing of ours holds a device, so waiting frees none: the cluster's queue decides, and the
                         # point's own limit on queueing.

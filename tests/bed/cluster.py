@@ -84,6 +84,8 @@ def up(*, gpus: int = 8, fresh: bool = False, keep: bool = False, project: Path 
             record = None
         if record is not None:
             print("the bed is up already; its images and GPUs are brought up to date")
+            for held in where.held.glob("*"):
+                held.unlink()  # of a test that was killed while it kept a program down
             _import(binaries, record, *images)
             _give_gpus(where, record, gpus)
             return status()

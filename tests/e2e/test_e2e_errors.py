@@ -93,6 +93,7 @@ def _token_config(server: str, token: str, authority: str | None = None) -> Obje
     }
 
 
+@pytest.mark.fault(23, "A")
 def test_no_permission(kube: Kube, namespace: str, kprof: Kprof) -> None:
     """A service account without rights: the message says what was denied, and to whom."""
     kube.call("create", "serviceaccount", "nobody", "--namespace", namespace)
@@ -118,6 +119,7 @@ def test_an_expired_or_wrong_token(kube: Kube, namespace: str, kprof: Kprof) -> 
     check_nothing(kprof, kube, namespace)
 
 
+@pytest.mark.fault(17, "A")
 def test_a_secret_that_is_not_there(kube: Kube, namespace: str, cluster_kprof: Kprof) -> None:
     """Without --simulate the token's secret is needed; the message gives the command that makes it."""
     outcome = cluster_kprof.run("sweep", H100, "-n", namespace)
@@ -125,6 +127,7 @@ def test_a_secret_that_is_not_there(kube: Kube, namespace: str, cluster_kprof: K
     check_nothing(cluster_kprof, kube, namespace)
 
 
+@pytest.mark.fault(25, "A")
 def test_a_namespace_that_is_not_there(kube: Kube, cluster_kprof: Kprof) -> None:
     """The message names the namespace, with and without a secret to look for."""
     for arguments in (("sweep", H100, *SPEED), ("sweep", H100)):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.e2e import stored
@@ -26,6 +27,9 @@ def group(name: str, **fields: object) -> Object:
     return {"name": name, "model": "Qwen/Qwen3-0.6B", **fields}
 
 
+@pytest.mark.fault(14, "P(host.oom)")
+@pytest.mark.fault(16, "P(pod.image)")
+@pytest.mark.fault(19, "P(pod.unschedulable)")
 def test_three_pods_that_cannot_run(kube: Kube, namespace: str, cluster_kprof: Kprof) -> None:
     """No image, more GPUs than any node has, more memory than the limit: three kinds, each with its words."""
     many = 2 * kube.gpus()

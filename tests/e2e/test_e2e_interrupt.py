@@ -63,6 +63,7 @@ def test_interrupted_on_this_machine(number: signal.Signals, kprof: Kprof, local
     check_resumed(kprof, before, kprof.run(*arguments), local_sweep.outcome)
 
 
+@pytest.mark.fault(32, "A")
 @BOTH
 def test_interrupted_on_the_cluster(
     number: signal.Signals, kube: Kube, namespace: str, cluster_kprof: Kprof, local_sweep: Sweep
@@ -81,6 +82,7 @@ def _asked(kprof: Kprof, before: int) -> bool:
     return len(stored.attempts(kprof.store)) > before
 
 
+@pytest.mark.fault(32, "A")
 def test_interrupted_while_pods_are_created(kube: Kube, namespace: str, cluster_kprof: Kprof) -> None:
     """A pod whose creation the server has not confirmed yet is gone too when the command has returned."""
     arguments = ("sweep", H100, *SPEED, "--fresh", "--format", "json", "-n", namespace)

@@ -94,6 +94,7 @@ def test_killed_at_the_first_pod_and_after_the_last_result_on_this_machine(kprof
     assert local_pods.processes(kprof.state) == []
 
 
+@pytest.mark.fault(33, "R")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_again_and_again_on_the_cluster(
     seed: int, kube: Kube, namespace: str, cluster_kprof: Kprof, local_sweep: Sweep
@@ -115,6 +116,7 @@ def test_killed_again_and_again_on_the_cluster(
     assert max(sample.own_gpus for sample in sampler.samples) <= kube.gpus()
 
 
+@pytest.mark.fault(33, "R")
 def test_killed_after_the_last_result_on_the_cluster(
     kube: Kube, namespace: str, cluster_kprof: Kprof, cluster_sweep: ClusterSweep
 ) -> None:

@@ -7,6 +7,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.e2e import stored
 from tests.e2e.command import H100, SPEED, Kprof
 from tests.e2e.kube import Kube
@@ -35,6 +37,7 @@ def lease(kube: Kube, namespace: str, run: str, holder: str) -> None:
     kube.call("apply", "-f", "-", stdin=json.dumps(body))
 
 
+@pytest.mark.fault(34, "A")
 def test_a_second_kprof_on_the_same_run_is_refused(kube: Kube, namespace: str, cluster_kprof: Kprof) -> None:
     """Two machines share a copy of the store: the second one says who drives the run, and touches nothing."""
     arguments = ("sweep", H100, *SPEED[:2], "5", "-n", namespace)
@@ -57,6 +60,7 @@ def test_a_second_kprof_on_the_same_run_is_refused(kube: Kube, namespace: str, c
     assert kube.left(namespace) == []
 
 
+@pytest.mark.fault(34, "A")
 def test_a_dead_kprof_elsewhere_is_waited_for_and_then_replaced(
     kube: Kube, namespace: str, cluster_kprof: Kprof
 ) -> None:
@@ -76,6 +80,7 @@ def test_a_dead_kprof_elsewhere_is_waited_for_and_then_replaced(
     assert kube.left(namespace) == []
 
 
+@pytest.mark.fault(34, "A")
 def test_a_kprof_that_loses_its_lease_stops(kube: Kube, namespace: str, cluster_kprof: Kprof) -> None:
     """Somebody took the run over while this kprof could not reach the cluster: it stops and says so."""
     running = cluster_kprof.start("sweep", H100, *SPEED[:2], "2", "-n", namespace)

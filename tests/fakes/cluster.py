@@ -317,7 +317,9 @@ class FakeCluster:
         finally:
             self._watchers.remove(queue)
 
-    async def logs(self, pod: PodSnapshot, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
+    async def logs(
+        self, pod: PodSnapshot, finished: Callable[[], bool], idle_seconds: float = 0.0
+    ) -> AsyncIterator[LogChunk]:
         """Yield what the pod printed, and what it still prints."""
         fake = self.pods.get(pod.name)
         if fake is None:

@@ -46,7 +46,7 @@ def _jobs(queue: Queue) -> list[Object]:
     return queue.kube.items("jobs", "--namespace", queue.namespace)
 
 
-@pytest.mark.fault(26)
+@pytest.mark.fault(26, "W")
 def test_fault_26_points_wait_in_the_queue_for_their_devices(two_gpus: Queue, cluster_kprof: Kprof) -> None:  # noqa: F811
     """Runs each point as a suspended Job in the queue, waits without a clock, and says what Kueue says."""
     file = _matrix(cluster_kprof.folder, two_gpus.name, 5)
@@ -59,7 +59,7 @@ def test_fault_26_points_wait_in_the_queue_for_their_devices(two_gpus: Queue, cl
     assert "insufficient unused quota for nvidia.com/gpu" in outcome.stderr
 
 
-@pytest.mark.fault(26)
+@pytest.mark.fault(26, "R")
 def test_fault_26_a_point_that_kueue_evicts_is_tried_again(two_gpus: Queue, cluster_kprof: Kprof) -> None:  # noqa: F811
     """Takes an eviction by Kueue for no failure: the point waits in the queue again, as a new attempt."""
     file = _matrix(cluster_kprof.folder, two_gpus.name, 1)
@@ -88,7 +88,7 @@ def test_fault_26_a_point_that_kueue_evicts_is_tried_again(two_gpus: Queue, clus
     assert two_gpus.kube.left(two_gpus.namespace) == []
 
 
-@pytest.mark.fault(26)
+@pytest.mark.fault(26, "R")
 def test_fault_26_jobs_of_a_killed_kprof_are_adopted(two_gpus: Queue, cluster_kprof: Kprof) -> None:  # noqa: F811
     """Finds queued and running Jobs of a kprof that was killed, and goes on with them."""
     file = _matrix(cluster_kprof.folder, two_gpus.name, 4)

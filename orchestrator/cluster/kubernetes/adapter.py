@@ -11,7 +11,7 @@ from orchestrator.cluster.kubernetes.credentials import Credentials
 from orchestrator.cluster.kubernetes.doctor import Doctor
 from orchestrator.cluster.kubernetes.kueue import why_waiting
 from orchestrator.cluster.kubernetes.lease import RunLease, abandoned_runs, lease_path
-from orchestrator.cluster.kubernetes.logs import follow_log
+from orchestrator.cluster.kubernetes.logs import LOG_IDLE_SECONDS, follow_log
 from orchestrator.cluster.kubernetes.preflight import preflight, rejection
 from orchestrator.cluster.kubernetes.routes import Routes
 from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of
@@ -249,9 +249,8 @@ class KubernetesCluster:
         if known is None:
             return await self.create(manifest)
         if any(known.labels.get(label) != manifest.labels[label] for label in (RUN_LABEL, POINT_LABEL)):
-            raise ClusterError(
-                f"a pod {manifest.name} exists and is not this point's", remedy=f"kubectl delete pod {manifest.name}"
-            )
+            # Somebody else's, which stays; the next attempt has another name.
+            raise PodRejectedError("pod.evicted", f"the name {manifest.name} is taken by what is not this point's")
         if known.deleting:
             try:
                 await self._wait_gone(known, GONE_GRACE_SECONDS)
@@ -269,9 +268,11 @@ class KubernetesCluster:
         """List and watch the run's pods, or its Jobs and their pods."""
         return self._workloads.changes(run)
 
-    async def logs(self, pod: PodSnapshot, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
+    async def logs(
+        self, pod: PodSnapshot, finished: Callable[[], bool], idle_seconds: float = LOG_IDLE_SECONDS
+    ) -> AsyncIterator[LogChunk]:
         """Follow the container's log."""
-        async for chunk in follow_log(self.transport, f"{self._pods}/{pod.pod_name}/log", finished):
+        async for chunk in follow_log(self.transport, f"{self._pods}/{pod.pod_name}/log", finished, idle_seconds):
             yield chunk
 
     @asynccontextmanager
@@ -307,7 +308,7 @@ class KubernetesCluster:
             now = await self.get(pod.name)
             if now is None or now.uid != pod.uid:
                 return
-            if clock() > end:
+            if clock() > end or self.transport.health.late:
                 # Forcing it would free the name while the device may still be held.
                 raise PodStuckError(
                     f"pod {pod.name} does not go away", remedy=f"look at its node: kubectl describe pod {pod.name}"

@@ -29,6 +29,12 @@ class Health:
         self._failing_since: float | None = None
         self._streams: set[aiohttp.ClientResponse] = set()
         self.clock_skew_seconds: float | None = None
+        self.give_up_at: float | None = None  # by the monotonic clock, when there is no more time for outages
+
+    @property
+    def late(self) -> bool:
+        """Say whether the time that was left for cleaning up is over."""
+        return self.give_up_at is not None and time.monotonic() >= self.give_up_at
 
     @property
     def answering(self) -> bool:

@@ -18,6 +18,7 @@ MAX_WAIT_SECONDS = 15.0
 # A server that loads a model may be silent for long, and opening a thousand silent streams anew is work for the API
 # server; a connection that an outage has killed is dropped as soon as the outage is over.
 LOG_IDLE_SECONDS = 300.0
+LAST_READS = 5  # of a log whose container has ended, where one after the other is cut or a node rotates it
 LOOK_SECONDS = 5.0  # how often a silent stream looks whether its container has finished
 
 
@@ -38,6 +39,11 @@ class _Position:
         self._expected = Counter(self._seen)
         self._overlapped = not self._seen
 
+    @property
+    def repeated(self) -> bool:
+        """Say whether the stream sent all lines of the last second again: one that was cut short did not."""
+        return not +self._expected
+
     def take(self, stamp: str, text: bytes) -> LogChunk | None:
         """Return the line when it is new, None when it was given before; marks a gap when none was repeated."""
         key = (stamp, zlib.crc32(text))
@@ -54,21 +60,25 @@ class _Position:
         return LogChunk(text + b"\n", gap=gap)
 
 
-async def follow_log(transport: Transport, path: str, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
+async def follow_log(
+    transport: Transport, path: str, finished: Callable[[], bool], idle_seconds: float = LOG_IDLE_SECONDS
+) -> AsyncIterator[LogChunk]:
     """Yield the log until the container has finished and all was read; a clean end of a stream proves nothing.
 
+    A stream that is silent for `idle_seconds` is opened anew: its node may be gone without a word.
     While it cannot be read, a chunk without data says so in `unreadable`, and an empty one that it can be again.
     """
     position, failures, unreadable = _Position(), 0, False
+    doubts = LAST_READS
     while True:
         last_pass = finished()
         position.resume()
         params = {"container": CONTAINER, "timestamps": "true", "follow": "false" if last_pass else "true"}
         if position.last is not None:
             params["sinceTime"] = position.last
-        complete, words = False, ""
+        complete, more, words = False, False, ""
         try:
-            async with transport.follow(path, params, idle_seconds=LOG_IDLE_SECONDS) as reply:
+            async with transport.follow(path, params, idle_seconds=min(idle_seconds, LOG_IDLE_SECONDS)) as reply:
                 if unreadable:
                     unreadable = False
                     yield LogChunk(b"")
@@ -76,6 +86,7 @@ async def follow_log(transport: Transport, path: str, finished: Callable[[], boo
                 async for stamp, text, ended in _lines(chunks, keep_tail=last_pass):
                     failures = 0
                     if (chunk := position.take(stamp, text)) is not None:
+                        more = True
                         yield chunk if ended else LogChunk(text, chunk.gap)
             complete = True
         except ApiError as error:
@@ -87,7 +98,10 @@ async def follow_log(transport: Transport, path: str, finished: Callable[[], boo
         except TRANSPORT_ERRORS as error:
             words = str(error) or type(error).__name__  # a cut, or a silent pod: go on from the last line
         if complete and last_pass:
-            return
+            doubts -= 1
+            # A clean end proves nothing here either: the last read is the one that repeats the end and adds nothing.
+            if (position.repeated and not more) or not doubts:
+                return
         failures += 1
         if words and failures > 1:
             unreadable = True

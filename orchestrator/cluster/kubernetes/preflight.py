@@ -84,8 +84,14 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
         try:
             await dry_run(quick, namespace, manifest)
         except ApiError as error:
-            if error.reason == "AlreadyExists" or "exceeded quota" in error.message:
-                continue  # adopted later; or waits for its turn
+            if error.reason == "AlreadyExists":
+                continue  # adopted later
+            if "exceeded quota" in error.message:
+                if not _beyond_quota(error.message):
+                    continue  # waits for its turn
+                point = manifest.labels.get(POINT_ID_LABEL, manifest.name)
+                remedy = "raise the namespace's quota, or leave the point out with --only"
+                raise ClusterError(f"{point}: {error.message}", remedy=remedy) from error
             if error.code == 404:
                 raise ClusterError(
                     f"namespace {namespace} does not exist", remedy=f"kubectl create namespace {namespace}"

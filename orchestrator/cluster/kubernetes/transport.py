@@ -3,17 +3,20 @@
 import asyncio
 import copy
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import aiohttp
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
+from orchestrator import __version__
 from orchestrator.cluster.kubernetes.credentials import Credentials
 from orchestrator.cluster.kubernetes.health import Health
 from orchestrator.errors import ClusterError
 
+AGENT = f"kprof/{__version__}"
 CONNECT_SECONDS = 5
 CALL_SECONDS = 30.0
 SHORTEST_CALL_SECONDS = 5.0
@@ -90,8 +93,19 @@ class Transport:
         return other
 
     def hurry(self) -> None:
-        """Give up on an outage after a few seconds from now on."""
-        self._outage_seconds = min(self._outage_seconds, HURRIED_OUTAGE_SECONDS)
+        """Give up on outages a few seconds from now, however many calls they hold up."""
+        self.health.give_up_at = time.monotonic() + HURRIED_OUTAGE_SECONDS
+
+    def _gives_up(self, state: RetryCallState) -> bool:
+        if state.seconds_since_start is None:
+            return False
+        end = self.health.give_up_at
+        hurried = end is not None and time.monotonic() + state.upcoming_sleep >= end
+        return hurried or state.seconds_since_start + state.upcoming_sleep >= self._outage_seconds
+
+    def _limit_of_call(self) -> float:
+        end = self.health.give_up_at
+        return self._call_seconds if end is None else min(self._call_seconds, max(1.0, end - time.monotonic()))
 
     async def __aexit__(self, *exc: object) -> None:
         self._sleeping.cancel()
@@ -123,7 +137,7 @@ class Transport:
                 total=total_seconds, sock_connect=CONNECT_SECONDS, sock_read=None if total_seconds else idle_seconds
             )
         for renew in (False, True):
-            send = {**(headers or {}), **await self._credentials.headers(renew=renew)}
+            send = {"User-Agent": AGENT, **(headers or {}), **await self._credentials.headers(renew=renew)}
             if body is not None:
                 send.setdefault("Content-Type", "application/json")
             options: dict[str, Any] = dict(self._route)
@@ -155,7 +169,7 @@ class Transport:
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """Open a websocket, which speaks for one connection; renews credentials once on 401."""
         for renew in (False, True):
-            headers = await self._credentials.headers(renew=renew)
+            headers = {"User-Agent": AGENT, **await self._credentials.headers(renew=renew)}
             opening = self._streams.ws_connect(
                 self._host + path, params=params, headers=headers, protocols=[protocol], max_msg_size=0, **self._route
             )
@@ -184,7 +198,9 @@ class Transport:
         raw = None if body is None else json.dumps(body).encode()
         headers = {"Accept": accept} if accept else None
         try:
-            async with self.open(method, path, params, raw, headers=headers, total_seconds=self._call_seconds) as reply:
+            async with self.open(
+                method, path, params, raw, headers=headers, total_seconds=self._limit_of_call()
+            ) as reply:
                 data = await reply.read()
         except TRANSPORT_ERRORS:
             self.health.failed()
@@ -213,7 +229,7 @@ class Transport:
         retrying = AsyncRetrying(
             retry=retry_if_exception(_retryable),
             wait=_wait,
-            stop=stop_before_delay(self._outage_seconds),
+            stop=self._gives_up,
             reraise=True,
         )
         try:

@@ -262,7 +262,12 @@ class LocalCluster:
             known = now
             await asyncio.sleep(POLL_SECONDS)
 
-    async def logs(self, pod: PodSnapshot, finished: Callable[[], bool]) -> AsyncIterator[LogChunk]:
+    async def logs(
+        self,
+        pod: PodSnapshot,
+        finished: Callable[[], bool],
+        idle_seconds: float = 0.0,  # noqa: ARG002 - a file is not cut off
+    ) -> AsyncIterator[LogChunk]:
         """Read the log file as it grows; a last line without newline is given at the end."""
         path = self._state.pods / pod.name / "log"
         position, rest = 0, b""

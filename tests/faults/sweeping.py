@@ -1,0 +1,101 @@
+"""A whole sweep within the test's own process, on the adapter for Kubernetes and the fault server."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster.kubernetes.adapter import KubernetesCluster
+from orchestrator.matrix.expand import LoadedMatrix
+from orchestrator.store import RunRecord, Store, StoredResult, open_store
+from orchestrator.sweep.run import Progress, Sweep
+from orchestrator.sweep.schedule import Limits
+from tests.e2e.waiting import eventually
+from tests.fakes.matrix import group, load
+from tests.faults.kubelet import Script
+from tests.faults.pace import hurried
+from tests.faults.scripts import serving
+from tests.faults.server import FaultServer
+
+LIMITS = {"queueSeconds": 900, "startupSeconds": 1000, "stallSeconds": 300, "probeSeconds": 30}
+FACTOR = 40.0
+
+
+def matrix_of(points: int = 1, **defaults: Any) -> LoadedMatrix:
+    """Return a matrix of so many points."""
+    groups = [group(f"g{number}", arguments={"seed": number}) for number in range(points)]
+    return load(*groups, **{"timeouts": LIMITS, "pod": {"imagePullPolicy": "IfNotPresent"}} | defaults)
+
+
+@dataclass
+class Bench:
+    """A server, and the sweeps that one store of results knows."""
+
+    server: FaultServer
+    folder: Path
+    store: Store
+    matrix: LoadedMatrix = field(default_factory=matrix_of)
+    progress: list[Progress] = field(default_factory=list)
+    connected: list[KubernetesCluster] = field(default_factory=list)
+
+    async def sweep(self, limits: Limits | None = None) -> list[StoredResult]:
+        """Run what remains of the matrix and return the newest run's results."""
+        async with self.cluster() as cluster:
+            sweep = Sweep(cluster, self.store, self.matrix, limits=limits or Limits(), observe=self.progress.append)
+            run = await sweep.prepare(self.matrix.points, fresh=False)
+            await sweep.run(run, self.matrix.points)
+        return self.results()
+
+    @asynccontextmanager
+    async def cluster(self) -> AsyncIterator[KubernetesCluster]:
+        """Open an adapter of its own."""
+        path = str(self.server.kubeconfig(self.folder))
+        async with KubernetesCluster.connect(path, None, None) as cluster:
+            self.connected.append(cluster)
+            yield cluster
+
+    async def until_read(self) -> None:
+        """Wait until the watch and a log are being read."""
+
+        async def read() -> bool:
+            return self.server.streams >= 2
+
+        await eventually("the watch and the log are being read", read)
+
+    def run(self) -> RunRecord:
+        """Return the newest run."""
+        run = self.store.latest_run()
+        assert run is not None
+        return run
+
+    def results(self) -> list[StoredResult]:
+        """Return the results of the newest run."""
+        return self.store.results(self.run().id)
+
+    def failure(self) -> tuple[str | None, str]:
+        """Return kind and words of the only result's failure."""
+        (result,) = self.results()
+        return result.failure_kind, str((result.document.get("failure") or {}).get("line") or "")
+
+
+def on_bench(
+    folder: Path,
+    work: Callable[[Bench], Coroutine[Any, Any, None]],
+    *,
+    script: Script = serving,
+    points: int = 1,
+    factor: float = FACTOR,
+    **defaults: Any,
+) -> None:
+    """Do some work on a bench, by a clock that runs faster; at the end nothing of kprof may be left."""
+
+    async def whole() -> None:
+        store = open_store(str(folder / "kprof.db"))
+        try:
+            async with FaultServer(script) as server:
+                await work(Bench(server, folder, store, matrix_of(points, **defaults)))
+        finally:
+            store.close()
+
+    hurried(whole(), factor=factor)

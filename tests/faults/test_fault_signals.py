@@ -1,0 +1,69 @@
+"""SIGTERM, as a node that is drained sends it to the CronJob's pod."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+from tenacity import wait_random_exponential
+
+from orchestrator.cluster.kubernetes import lease, transport
+from tests.e2e import stored
+from tests.e2e.command import Kprof
+from tests.e2e.test_e2e_errors import write_matrix
+from tests.e2e.waiting import wait_until
+from tests.fakes.cluster import SIMULATOR_LOG
+from tests.faults.background import BackgroundServer
+from tests.faults.kubelet import PodPlay
+from tests.faults.sweeping import Bench, on_bench
+
+EXIT_SECONDS = 20.0
+FACTOR = 5.0
+
+
+async def _loading(pod: PodPlay) -> None:
+    pod.run()
+    pod.say(SIMULATOR_LOG)
+    await pod.forever()
+
+
+@pytest.mark.fault(32, "A")
+def test_fault_32_sigterm(tmp_path: Path) -> None:
+    """Deletes what it started and ends within 20 seconds; the point has no result and is run by the next command."""
+    with BackgroundServer(_loading) as background:
+        server = background.server
+        kprof = Kprof(tmp_path, server.kubeconfig(tmp_path))
+        running = kprof.start("sweep", write_matrix(tmp_path))
+        try:
+            wait_until("the log is being read", lambda: server.streams >= 2, seconds=30)
+            running.signal(signal.SIGTERM)
+            outcome = running.outcome(EXIT_SECONDS)
+        finally:
+            kprof.close()
+        assert outcome.code == 130
+        assert "interrupted" in outcome.stderr
+        assert stored.results(kprof.store) == []
+        assert server.left() == []
+
+
+@pytest.mark.fault(32, "A")
+def test_fault_32_sigterm_during_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends within 20 seconds also when the API server does not answer; the next command removes what is left."""
+    # Retries are timed by another clock than the loop's, so everything that takes its time here is made shorter.
+    monkeypatch.setattr(transport, "HURRIED_OUTAGE_SECONDS", transport.HURRIED_OUTAGE_SECONDS / FACTOR)
+    monkeypatch.setattr(transport, "_BACKOFF", wait_random_exponential(multiplier=0.25 / FACTOR, max=30 / FACTOR))
+    monkeypatch.setattr(lease, "RELEASE_SECONDS", lease.RELEASE_SECONDS / FACTOR)
+
+    async def work(bench: Bench) -> None:
+        clock = asyncio.get_running_loop().time
+        sweeping = asyncio.create_task(bench.sweep())
+        await bench.until_read()
+        await bench.server.down()
+        begin = clock()
+        bench.connected[0].hurry()  # what the command does when it is told to stop
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+        await bench.server.up()
+        assert clock() - begin <= EXIT_SECONDS / FACTOR
+
+    on_bench(tmp_path, work, script=_loading, factor=1)

@@ -1,0 +1,78 @@
+"""Start-ups that take long, and start-ups that never end."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.cluster import SIMULATOR_LOG
+from tests.faults.kubelet import PodPlay
+from tests.faults.scripts import be_ready
+from tests.faults.sweeping import LIMITS, Bench, on_bench
+
+STALL_SECONDS = 60
+DOWNLOAD_SECONDS = 120.0
+BAR = b"(EngineCore pid=9) Loading safetensors checkpoint shards:  %d%% Completed | 1/9 [00:01<00:00]\n"
+
+
+@pytest.mark.fault(40, "W")
+def test_fault_40_a_download_that_takes_long(tmp_path: Path) -> None:
+    """Takes each line of a progress bar for progress: nothing but silence and `startupSeconds` limits a download."""
+
+    async def script(pod: PodPlay) -> None:
+        pod.run()
+        pod.say(SIMULATOR_LOG)
+        for part in range(3):
+            await asyncio.sleep(DOWNLOAD_SECONDS / 3)
+            pod.say(BAR % part)
+        be_ready(pod)
+        await pod.forever()
+
+    async def work(bench: Bench) -> None:
+        (result,) = await bench.sweep()
+        assert result.failure_kind is None
+        assert result.document["seconds"]["startup"] > STALL_SECONDS
+
+    on_bench(tmp_path, work, script=script, timeouts=LIMITS | {"stallSeconds": STALL_SECONDS})
+
+
+@pytest.mark.fault(41, "P(hang)")
+def test_fault_41_a_start_up_that_hangs(tmp_path: Path) -> None:
+    """Records `hang` with the last line after `stallSeconds` of silence, keeps the log, and frees the devices."""
+
+    async def script(pod: PodPlay) -> None:
+        pod.run()
+        pod.say(SIMULATOR_LOG + BAR % 11)
+        await pod.forever()
+
+    async def work(bench: Bench) -> None:
+        (result,) = await bench.sweep()
+        kind, line = bench.failure()
+        assert kind == "hang"
+        assert "11% Completed" in line
+        assert 60 <= result.document["seconds"]["startup"] < 120
+        assert BAR % 11 in (bench.store.log(bench.run().id, result.point.hash) or b"")
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, script=script, timeouts=LIMITS | {"stallSeconds": STALL_SECONDS})
+
+
+@pytest.mark.fault(41, "P(hang)")
+def test_fault_41_a_start_up_that_prints_for_ever(tmp_path: Path) -> None:
+    """Records `hang` after `startupSeconds`, however much is printed."""
+
+    async def script(pod: PodPlay) -> None:
+        pod.run()
+        pod.say(SIMULATOR_LOG)
+        while True:
+            await asyncio.sleep(10)
+            pod.say(BAR % 7)
+
+    async def work(bench: Bench) -> None:
+        await bench.sweep()
+        kind, line = bench.failure()
+        assert kind == "hang"
+        assert "not ready after" in line
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, script=script, timeouts=LIMITS | {"startupSeconds": 60})
