@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test e2e real-vllm fuzz lint format types security deploy-lint check bed-up bed-down kind kind-down lock schema clean
+.PHONY: help setup demo test e2e nightly real-vllm fuzz lint format types security deploy-lint check bed-up bed-down kind kind-down lock schema clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test: setup  ## Run the tests; the cluster suite runs with KPROF_E2E=1 and is sk
 
 e2e: setup  ## Run the cluster suite: on KUBECONFIG if it is set, else on the project's own test bed (root, Go).
 	@KPROF_E2E=1 $(BIN)/python -m pytest tests/contract tests/e2e tests/kueue tests/bedfaults tests/kill $(PYTEST_ARGS)
+
+nightly: setup  ## The long forms of the fault tests on the test bed: 1000 kills, the API server away for 15 minutes.
+	@KPROF_E2E=1 KPROF_KILLS=1000 KPROF_OUTAGE_SECONDS=900 $(BIN)/python -m pytest -s tests/kill tests/bedfaults $(PYTEST_ARGS)
 
 real-vllm: setup  ## Profile a tiny model on a real vLLM, CPU build (downloads 2 to 5 GB once).
 	@KPROF_REAL_VLLM=1 $(BIN)/python -m pytest tests/real_vllm $(PYTEST_ARGS)

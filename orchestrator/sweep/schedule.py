@@ -21,9 +21,23 @@ class Limits:
 def longest_first(points: Sequence[Point]) -> list[Point]:
     """Order points by how long they will take: more devices first, then more weights, then as written.
 
-    A long point that starts last would keep the whole sweep waiting for it.
+    A long point that starts last would keep the whole sweep waiting for it. Points that share a cache volume stay
+    with the longest one of their model, so that its files are fetched once and read while the volume has them at hand.
     """
-    return sorted(points, key=lambda point: (-point.accelerator.count, -_weight(point)))
+    sizes = {point.hash: (-point.accelerator.count, -_weight(point)) for point in points}
+    longest: dict[tuple[str, str], tuple[int, int]] = {}
+    for point in points:
+        if point.cache_claim is not None:
+            shared = (point.cache_claim, point.model)
+            longest[shared] = min(sizes[point.hash], longest.get(shared, (0, 0)))
+
+    def place(point: Point) -> tuple[tuple[int, int], str, tuple[int, int]]:
+        own = sizes[point.hash]
+        if point.cache_claim is None:
+            return own, "", own
+        return longest[point.cache_claim, point.model], point.model, own
+
+    return sorted(points, key=place)
 
 
 def _weight(point: Point) -> int:
