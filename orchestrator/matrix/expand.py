@@ -112,8 +112,11 @@ def _problems(source: Source, error: ValidationError) -> Iterator[str]:
                 path = (*path, part)
         message = problem["msg"]
         if problem["type"] == "extra_forbidden":
-            near = get_close_matches(str(problem["loc"][-1]), KNOWN_FIELDS, n=1)
+            name = str(problem["loc"][-1])
+            near = get_close_matches(name, KNOWN_FIELDS, n=1)
             message = "unknown field" + (f"; did you mean {near[0]}?" if near else "")
+            if name in KNOWN_FIELDS:
+                message = "this field does not belong here"
         elif problem["type"] == "missing":
             message = "this field is required"
         key = (field_name(path), message)

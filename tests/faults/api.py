@@ -54,6 +54,12 @@ class Api:
             return 200, self._delete(key, call.json())
         raise Refusal(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
+    def change(self, key: Key, changes: Object, agent: str = "test") -> Object:
+        """Merge changes into an object, and let the controllers see to it."""
+        changed = self.objects.patch(key, changes, agent)
+        self._after_change(key)
+        return changed
+
     def _create(self, call: Call, target: Target, key: Key) -> Object:
         if key[1] and not self.objects.has(("namespaces", "", key[1])):
             raise not_found("namespaces", key[1])
@@ -84,11 +90,15 @@ class Api:
         self._collect()
 
     def _start_job(self, key: Key) -> None:
-        """Make the Job's pod unless it is suspended, or has one."""
+        """Make the Job's pod unless it has one; a Job that is suspended loses its pod."""
         job = self.objects.get(key)
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": key[2], "uid": job["metadata"]["uid"]}
         owned = [pod for pod in self.objects.select("pods", key[1]) if owner["uid"] in _owners(pod)]
-        if job["spec"].get("suspend") or owned:
+        if job["spec"].get("suspend"):
+            for pod in owned:
+                self._delete_pod(("pods", key[1], pod["metadata"]["name"]), None)
+            return
+        if owned:
             return
         template = copy.deepcopy(job["spec"]["template"])
         name = f"{key[2]}-{secrets.token_hex(3)[:5]}"

@@ -92,6 +92,16 @@ class PodPlay:
         known = [c for c in (self.object.get("status") or {}).get("conditions") or [] if c["type"] != kind]
         self._status({"conditions": [*known, {"type": kind, "status": status, "reason": reason, "message": words}]})
 
+    def disrupt(self, reason: str, words: str) -> None:
+        """Announce the end of the pod and mark it for deletion, as what evicts or preempts a pod does."""
+        self.condition("DisruptionTarget", "True", reason, words)
+        self._objects.patch(self.key, {"metadata": {"deletionTimestamp": now(), "deletionGracePeriodSeconds": 30}})
+
+    def restart(self) -> None:
+        """Let the kubelet start the container once more."""
+        status = self.object["status"]["containerStatuses"][0]
+        self._status({"containerStatuses": [{**status, "restartCount": status["restartCount"] + 1}]})
+
     def vanish(self) -> None:
         """Take the pod away without anybody having asked for it, as the garbage collector of pods does."""
         self._objects.remove(self.key)
