@@ -190,6 +190,7 @@ class Sweep:
                     for task in done:
                         point = running.pop(task)
                         if task.exception() is None and task.result():
+                            await self._cluster.open_run(run.id)  # whoever deleted the anchor took the pod along
                             waiting.insert(0, point)
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from group_error

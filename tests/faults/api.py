@@ -102,7 +102,11 @@ class Api:
             return
         template = copy.deepcopy(job["spec"]["template"])
         name = f"{key[2]}-{secrets.token_hex(3)[:5]}"
-        labels = {"job-name": key[2], "batch.kubernetes.io/job-name": key[2]}
+        labels = {
+            "job-name": key[2],
+            "batch.kubernetes.io/job-name": key[2],
+            "batch.kubernetes.io/controller-uid": owner["uid"],
+        }
         metadata = {"labels": (template["metadata"].get("labels") or {}) | labels}
         if "annotations" in template["metadata"]:
             metadata["annotations"] = template["metadata"]["annotations"]

@@ -34,7 +34,7 @@ class FaultServer:
         self.kubelet = Kubelet(self.objects, script)
         self.api = Api(self.objects, self.kubelet)
         self.denied: set[tuple[str, str]] = set()  # verb and resource, `pods/log` with its subresource
-        self.groups: list[str] = ["apps", "batch", "coordination.k8s.io"]
+        self.groups: list[Object] = [{"name": name} for name in ("apps", "batch", "coordination.k8s.io")]
         self.skew_seconds = 0.0
         self.bookmark_seconds = BOOKMARK_SECONDS
         self.silent_future = False
@@ -147,7 +147,7 @@ class FaultServer:
         if call.path == "/version":
             await exchange.send(200, {"major": "1", "minor": "34", "gitVersion": "v1.34.0"})
         elif call.path == "/apis":
-            await exchange.send(200, {"kind": "APIGroupList", "groups": [{"name": name} for name in self.groups]})
+            await exchange.send(200, {"kind": "APIGroupList", "groups": self.groups})
         elif target is None:
             raise Refusal(404, "NotFound", "the server could not find the requested resource")
         elif target.resource == "selfsubjectaccessreviews":

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from orchestrator.cluster.kubernetes.adapter import KubernetesCluster
 from orchestrator.matrix.expand import LoadedMatrix
 from orchestrator.store import RunRecord, Store, StoredResult, open_store
 from orchestrator.sweep.run import Progress, Sweep
 from orchestrator.sweep.schedule import Limits
 from tests.e2e.waiting import eventually
-from tests.fakes.matrix import group, load
+from tests.fakes.matrix import document, group, load_text
 from tests.faults.kubelet import Script
 from tests.faults.pace import hurried
 from tests.faults.scripts import serving
@@ -22,10 +24,11 @@ LIMITS = {"queueSeconds": 900, "startupSeconds": 1000, "stallSeconds": 300, "pro
 FACTOR = 40.0
 
 
-def matrix_of(points: int = 1, **defaults: Any) -> LoadedMatrix:
-    """Return a matrix of so many points."""
+def matrix_of(points: int = 1, *, queue: str | None = None, **defaults: Any) -> LoadedMatrix:
+    """Return a matrix of so many points, with a queue of Kueue where one is named."""
     groups = [group(f"g{number}", arguments={"seed": number}) for number in range(points)]
-    return load(*groups, **{"timeouts": LIMITS, "pod": {"imagePullPolicy": "IfNotPresent"}} | defaults)
+    fields = document(*groups, **{"timeouts": LIMITS, "pod": {"imagePullPolicy": "IfNotPresent"}} | defaults)
+    return load_text(yaml.safe_dump(fields | ({"kueue": {"queueName": queue}} if queue else {}), sort_keys=False))
 
 
 @dataclass
@@ -38,20 +41,25 @@ class Bench:
     matrix: LoadedMatrix = field(default_factory=matrix_of)
     progress: list[Progress] = field(default_factory=list)
     connected: list[KubernetesCluster] = field(default_factory=list)
+    left_behind: list[str] = field(default_factory=list)
 
     async def sweep(self, limits: Limits | None = None) -> list[StoredResult]:
         """Run what remains of the matrix and return the newest run's results."""
         async with self.cluster() as cluster:
             sweep = Sweep(cluster, self.store, self.matrix, limits=limits or Limits(), observe=self.progress.append)
             run = await sweep.prepare(self.matrix.points, fresh=False)
-            await sweep.run(run, self.matrix.points)
+            try:
+                await sweep.run(run, self.matrix.points)
+            finally:
+                self.left_behind = sweep.left_behind
         return self.results()
 
     @asynccontextmanager
     async def cluster(self) -> AsyncIterator[KubernetesCluster]:
         """Open an adapter of its own."""
         path = str(self.server.kubeconfig(self.folder))
-        async with KubernetesCluster.connect(path, None, None) as cluster:
+        queued = any(point.queue is not None for point in self.matrix.points)
+        async with KubernetesCluster.connect(path, None, None, queued=queued) as cluster:
             self.connected.append(cluster)
             yield cluster
 

@@ -41,8 +41,8 @@ def _refused(reason: str) -> Script:
 
 
 CASES = [
-    pytest.param(_removed_with_its_node(), "pod.node_lost", 2, marks=pytest.mark.fault(11, "P(pod.node_lost)")),
-    pytest.param(_failed("Evicted"), "pod.evicted", 3, marks=pytest.mark.fault(12, "P(pod.evicted)")),
+    pytest.param(_removed_with_its_node(), "pod.node_lost", 2),
+    pytest.param(_failed("Evicted"), "pod.evicted", 3),
     pytest.param(_disrupted("EvictionByEvictionAPI"), "pod.evicted", 3),
     pytest.param(_disrupted("TerminationByKubelet"), "pod.evicted", 3),
     pytest.param(_disrupted("PreemptionByScheduler"), "pod.preempted", 6),

@@ -14,7 +14,7 @@ from orchestrator.cluster.kubernetes.lease import RunLease, abandoned_runs, leas
 from orchestrator.cluster.kubernetes.logs import LOG_IDLE_SECONDS, follow_log
 from orchestrator.cluster.kubernetes.preflight import preflight, rejection
 from orchestrator.cluster.kubernetes.routes import Routes
-from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of
+from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of, takes_pods
 from orchestrator.cluster.kubernetes.transport import ApiError, Object, Transport
 from orchestrator.cluster.kubernetes.workloads import BarePods, QueuedJobs, Workloads
 from orchestrator.cluster.port import (
@@ -118,7 +118,7 @@ class KubernetesCluster:
             raise ClusterError(f"reading nodes: {error.message}") from error
         total = 0
         for node in nodes.get("items") or []:
-            if (node.get("spec") or {}).get("unschedulable"):
+            if not takes_pods(node):
                 continue
             text = str(((node.get("status") or {}).get("allocatable") or {}).get(resource, "0"))
             total += int(text) if text.isdigit() else 0
@@ -206,10 +206,13 @@ class KubernetesCluster:
             ("pod", self._pods, pods),
             ("configmap", f"{base}/configmaps", others),
             ("lease", lease_path(self.namespace), others),
+            ("job", QueuedJobs(self.transport, self.namespace).path, others),
         ):
             try:
                 items = await self.transport.call("GET", path, {"labelSelector": f"{RUN_LABEL},{MANAGED}"})
             except ApiError as error:
+                if kind == "job" and error.code == 403:
+                    continue  # without the rights for Kueue there are none
                 raise ClusterError(f"listing {kind}s: {error.message}", remedy="see docs/rbac.md") from error
             for item in items.get("items") or []:
                 metadata = item["metadata"]
@@ -251,18 +254,18 @@ class KubernetesCluster:
         if any(known.labels.get(label) != manifest.labels[label] for label in (RUN_LABEL, POINT_LABEL)):
             # Somebody else's, which stays; the next attempt has another name.
             raise PodRejectedError("pod.evicted", f"the name {manifest.name} is taken by what is not this point's")
-        if known.deleting:
-            try:
+        if not known.deleting and known.labels.get(SPEC_LABEL) == manifest.labels[SPEC_LABEL]:
+            return known
+        try:
+            if known.deleting:
                 await self._wait_gone(known, GONE_GRACE_SECONDS)
-            except PodStuckError as error:
-                # A finalizer or a lost node may keep it for ever, and its name with it; the next attempt has another.
-                raise PodRejectedError("pod.evicted", error.message) from error
-            return await self.create(manifest)
-        if known.labels.get(SPEC_LABEL) != manifest.labels[SPEC_LABEL]:
-            # Limits or the simulator changed since a killed kprof made it: nothing of it was measured yet.
-            await self.delete(known)
-            return await self.create(manifest)
-        return known
+            else:
+                # Limits or the simulator changed since a killed kprof made it: nothing of it was measured yet.
+                await self.delete(known)
+        except PodStuckError as error:
+            # A finalizer or a lost node may keep it for ever, and its name with it; the next attempt has another.
+            raise PodRejectedError("pod.evicted", error.message) from error
+        return await self.create(manifest)
 
     def changes(self, run: str) -> AsyncIterator[Change]:
         """List and watch the run's pods, or its Jobs and their pods."""

@@ -15,7 +15,7 @@ from orchestrator.cluster.kubernetes.preflight import (
     needed_rights,
     references,
 )
-from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of
+from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of, takes_pods
 from orchestrator.cluster.kubernetes.transport import ApiError, Transport
 from orchestrator.cluster.port import POINT_ID_LABEL, Finding, Level, PodManifest
 
@@ -233,7 +233,7 @@ def _allocatable(node: dict[str, Any]) -> dict[str, str]:
 
 
 def _free(node: dict[str, Any], pods: Sequence[dict[str, Any]], resource: str) -> int:
-    if (node.get("spec") or {}).get("unschedulable"):
+    if not takes_pods(node):
         return 0
     name = node["metadata"]["name"]
     taken = sum(devices_of(pod, resource) for pod in pods if (pod.get("spec") or {}).get("nodeName") == name)

@@ -57,6 +57,13 @@ def _container(status: Mapping[str, Any]) -> Container | None:
     return None
 
 
+def takes_pods(node: Mapping[str, Any]) -> bool:
+    """Say whether a node object is neither cordoned nor out of reach."""
+    conditions = (node.get("status") or {}).get("conditions") or []
+    lost = any(item.get("type") == "Ready" and item.get("status") != "True" for item in conditions)
+    return not lost and not (node.get("spec") or {}).get("unschedulable")
+
+
 def devices_of(raw: Mapping[str, Any], resource: str) -> int:
     """Return how many devices of a resource a pod object asks for."""
     total = 0
