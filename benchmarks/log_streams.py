@@ -65,8 +65,8 @@ class Server:
         sent = 0
         while True:
             if not lines or (sent == len(lines) and not self._silent and not self._over):
-                lines.append((f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z", b"log %s line %d\n"))
-                lines[-1] = lines[-1][0], lines[-1][1] % (number.encode(), len(lines) - 1)
+                text = b"log %s line %d\n" % (number.encode(), len(lines))
+                lines.append((f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z", text))
             for stamp, line in lines[sent:]:
                 if stamp[:19] >= since:
                     await response.write(stamp.encode() + b" " + line)
@@ -212,9 +212,9 @@ def main() -> None:
         asyncio.run(serve(given.serve, silent=given.silent))
         return
     if given.tls_buffer:
-        import asyncio.sslproto
+        from asyncio.sslproto import SSLProtocol
 
-        asyncio.sslproto.SSLProtocol.max_size = given.tls_buffer << 10
+        SSLProtocol.max_size = given.tls_buffer << 10
     kind = "silent" if given.silent else "1 line/s each"
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"{given.streams} logs over TLS, {kind}, {given.seconds} s")

@@ -179,7 +179,7 @@ def logs(
     run: Annotated[str | None, typer.Option("--run", help="Run number or id; default: the newest.")] = None,
     store: StoreUrl = "sqlite:///kprof.db",
 ) -> None:
-    """Print the stored log of a point: raw, with secrets redacted."""
+    """Print the stored log of a point: raw but for secrets; a terminal gets no control characters."""
     from orchestrator.cli.store_commands import print_log
 
     print_log(store, run, point)
@@ -251,7 +251,9 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except KprofError as error:
-        typer.echo(f"error: {error}", err=True)
+        from orchestrator.cli.console import told
+
+        typer.echo(f"error: {told(error)}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command resumes", err=True)

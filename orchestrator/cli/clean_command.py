@@ -7,9 +7,10 @@ import sys
 from rich.text import Text
 
 from orchestrator.cli.clusters import Where, opened
-from orchestrator.cli.console import stdout_console
+from orchestrator.cli.console import shown, stdout_console
 from orchestrator.cluster.port import Cluster, Leftover
 from orchestrator.errors import ClusterError, RunDrivenError
+from orchestrator.vllm_log import redact
 
 
 def clean_up(where: Where, *, dry_run: bool, as_json: bool) -> int:
@@ -21,11 +22,11 @@ def clean_up(where: Where, *, dry_run: bool, as_json: bool) -> int:
 
     def show(left: Leftover, what: str) -> None:
         if as_json:
-            document = {"run": left.run, "pods": list(left.pods), "others": list(left.others), "outcome": what}
+            document = {"run": left.run, "pods": list(left.pods), "others": list(left.others), "outcome": redact(what)}
             sys.stdout.write(json.dumps(document) + "\n")
         else:
             names = ", ".join((*left.pods, *left.others))
-            console.print(Text(f"run {left.run}: {what}: {names}"), soft_wrap=True)
+            console.print(Text(shown(f"run {left.run}: {what}: {names}")), soft_wrap=True)
 
     async def run() -> int:
         code = 0

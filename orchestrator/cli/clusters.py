@@ -1,9 +1,11 @@
 """Which cluster a command speaks to, without starting anything on it."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from orchestrator.cli.console import LibraryTalk
 from orchestrator.cluster.local.adapter import LocalCluster
 from orchestrator.cluster.port import Cluster
 
@@ -29,5 +31,6 @@ async def opened(where: Where, *, queued: bool = False) -> AsyncIterator[Cluster
         return
     from orchestrator.cluster.kubernetes.adapter import KubernetesCluster
 
+    logging.basicConfig(handlers=[LibraryTalk()])
     async with KubernetesCluster.connect(where.kubeconfig, where.context, where.namespace, queued=queued) as cluster:
         yield cluster

@@ -13,6 +13,7 @@ from orchestrator.cli.select import load_selected
 from orchestrator.cluster.manifest import Simulation, render_pod
 from orchestrator.cluster.port import Finding, Level
 from orchestrator.report.tables import printable
+from orchestrator.vllm_log import redact
 
 _RUN = "doctor00"  # the pods are never created
 _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
@@ -29,11 +30,11 @@ def examine(where: Where, matrix: Path | None, only: tuple[str, ...], *, simulat
 
     def show(finding: Finding) -> None:
         if as_json:
-            document = {"level": str(finding.level).lower(), "subject": finding.subject, "text": finding.text}
+            document = {"level": str(finding.level).lower(), "subject": finding.subject, "text": redact(finding.text)}
             sys.stdout.write(json.dumps({**document, "remedy": finding.remedy}) + "\n")
             return
         line = Text(f"{finding.level:<5}", style=_STYLES[finding.level])
-        line.append(printable(f"{finding.subject}: {finding.text}"), style="default")
+        line.append(printable(f"{finding.subject}: {redact(finding.text)}"), style="default")
         console.print(line, soft_wrap=True)
         if finding.remedy:
             console.print(Text(printable(f"      {finding.remedy}")), soft_wrap=True)

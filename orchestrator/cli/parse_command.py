@@ -37,7 +37,7 @@ def parse_files(names: Sequence[str], metrics: Path | None, *, as_json: bool) ->
             lines += chunk.count(b"\n")
         found = [start_up for start_up in parser.close() if start_up.tells_something]
         if not found:
-            sys.stderr.write(f"error: {name}: no vLLM start-up in {lines} lines\n")
+            sys.stderr.write(f"error: {printable(name)}: no vLLM start-up in {lines} lines\n")
             sys.stderr.write("  name the log of the container that runs vLLM\n")
             failed = True
         if page is not None and found:

@@ -15,6 +15,7 @@ from orchestrator.matrix.point import Point
 from orchestrator.report.tables import printable
 from orchestrator.store import RunRecord
 from orchestrator.sweep.run import Progress
+from orchestrator.vllm_log import redact
 
 STAGES = {
     "creating": "creating pod",
@@ -47,13 +48,17 @@ def outcome(progress: Progress) -> tuple[str, str]:
     """Return the words and the colour for a point that ended."""
     result, expected = progress.result, progress.point.expect
     if result is None:
-        return progress.stage, ""
+        return redact(progress.stage), ""
     if result.failure is None:
         facts = result.start_up.facts
         kv = f", KV {facts['kv_cache_gib']:.2f} GiB" if "kv_cache_gib" in facts else ""
         return f"ready{kv}", "green" if expected is None else "red"
     words = f"failed: {result.failure.kind}"
     return (f"{words}, as expected", "yellow") if result.failure.kind == expected else (words, "red")
+
+
+def _stage(progress: Progress) -> str:
+    return STAGES.get(progress.stage) or redact(progress.stage)
 
 
 class LineView:
@@ -69,7 +74,7 @@ class LineView:
 
     def update(self, progress: Progress) -> None:
         """Print the change."""
-        words = outcome(progress)[0] if progress.stage == "done" else STAGES.get(progress.stage, progress.stage)
+        words = outcome(progress)[0] if progress.stage == "done" else _stage(progress)
         self._say(f"{progress.point.id}: {words}")
 
     def _say(self, text: str) -> None:
@@ -105,10 +110,10 @@ class LiveView:
             self._stage[name] = outcome(progress)
             self._took[name] = now - self._since[name]
         else:
-            self._stage[name] = (STAGES.get(progress.stage, progress.stage), "cyan")
+            self._stage[name] = (_stage(progress), "cyan")
 
     def _render(self) -> Group:
-        table = Table(title=self._title, title_justify="left", expand=False)
+        table = Table(title=Text(self._title), title_justify="left", expand=False)
         for header in ("Point", "GPUs", "State", "Seconds"):
             table.add_column(header, justify="right" if header in {"GPUs", "Seconds"} else "left", no_wrap=True)
         now = time.monotonic()
@@ -117,7 +122,7 @@ class LiveView:
             since = self._since.get(point.id)
             took = self._took.get(point.id, 0.0 if since is None else now - since)
             seconds = "" if since is None else f"{took:.0f}"
-            table.add_row(point.id, str(point.accelerator.count), Text(printable(words), style=style), seconds)
+            table.add_row(Text(point.id), str(point.accelerator.count), Text(printable(words), style=style), seconds)
         done = sum(words.startswith(("ready", "failed", "done")) for words, _ in self._stage.values())
         return Group(table, Text(f"{done} of {len(self._points)} points"))
 

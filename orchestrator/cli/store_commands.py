@@ -1,10 +1,11 @@
 """`kprof summary`, `kprof show` and `kprof logs`: readers of the store."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +16,9 @@ from orchestrator.errors import NothingSelectedError
 from orchestrator.report.summary import SIMULATED_NOTE, summarise
 from orchestrator.report.tables import as_csv, markdown, printable, terminal
 from orchestrator.store import RunRecord, Store, StoredResult, open_store
+
+# Colours and other switches of a terminal, which a log on a terminal is better without.
+_COLOURS = re.compile(r"\x1b\[[0-9;]{0,40}m")
 
 
 def _open_existing(url: str) -> Store:
@@ -69,7 +73,11 @@ def print_log(url: str, name: str | None, point: str) -> None:
     log = store.log(run.id, result.point.hash)
     if log is None:
         raise NothingSelectedError(f"no log of {point!r} is stored", remedy="its pod never started")
-    sys.stdout.buffer.write(log)
+    if not sys.stdout.isatty():
+        sys.stdout.buffer.write(log)
+        return
+    for line in log.decode("utf-8", "replace").removesuffix("\n").split("\n"):
+        sys.stdout.write(printable(_COLOURS.sub("", line).expandtabs()) + "\n")
 
 
 def print_result(url: str, name: str | None, point: str, *, as_json: bool) -> None:
@@ -124,7 +132,8 @@ def _facts_table(console: Console, start_up: Mapping[str, Any]) -> None:
     ranks = start_up["ranks"] if len(start_up["ranks"]) > 1 else []
     table = Table()
     for header in ("Fact", "Value", *(rank["rank"] for rank in ranks), "Line", "Evidence"):
-        table.add_column(header, justify="left" if header in {"Fact", "Evidence"} else "right", overflow="fold")
+        side: Literal["left", "right"] = "left" if header in {"Fact", "Evidence"} else "right"
+        table.add_column(Text(printable(header)), justify=side, overflow="fold")
     for name, value in facts.items():
         proof = start_up["evidence"].get(name, {"line_number": "", "line": "derived"})
         per_rank = [f"{rank[name]:g}" if name in rank else "" for rank in ranks]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.cli.clusters import Where, opened
-from orchestrator.cli.console import stdout_console
+from orchestrator.cli.console import printable_lines, shown, stdout_console, told
 from orchestrator.cli.progress import open_view
 from orchestrator.cli.select import load_selected
 from orchestrator.cluster.local.adapter import LocalCluster
@@ -94,14 +94,15 @@ def run_sweep(options: SweepOptions) -> int:
     except KprofError as error:
         if not stop.asked:
             raise
-        _say(f"interrupted, and not all could be cleaned up: {error}\nthe same command finds and removes what is left")
+        _say(f"interrupted, and not all could be cleaned up: {told(error)}")
+        _say("the same command finds and removes what is left")
         return 130
     _tell_stuck(left_behind)
     return _print_summary(store, record, selected, as_json=options.as_json)
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201
+    print(printable_lines(text), file=sys.stderr)  # noqa: T201
 
 
 def _tell_stuck(names: list[str]) -> None:
@@ -161,7 +162,7 @@ def _print_plan(selected: list[Point], options: SweepOptions) -> None:
         return
     for point in order:
         devices = f"{point.accelerator.count} x {point.accelerator.resource or 'no device'}"
-        print(f"{point.id}  [{devices}]  {point.image}  vllm serve {' '.join(point.argv)}")  # noqa: T201
+        print(shown(f"{point.id}  [{devices}]  {point.image}  vllm serve {' '.join(point.argv)}"))  # noqa: T201
     most = max(point.accelerator.count for point in order)
     mark = ", SIMULATED" if options.simulate else ""
     print(f"{len(order)} points, at most {most} devices each{mark}")  # noqa: T201

@@ -228,7 +228,7 @@ class PointRun:
 
     async def _probe(self, pod: PodSnapshot) -> None:
         probe = Probe(self._cluster, pod)
-        ended = asyncio.create_task(self._watch.wait_for(pod.uid, lambda now: now is None or now.finished))
+        ended = asyncio.create_task(self._watch.wait_for(pod.uid, _over))
         probing = asyncio.create_task(self._probe_server(probe))
         begin = self._clock()
         try:
@@ -243,8 +243,8 @@ class PointRun:
             for task in (ended, probing):
                 task.cancel()
             await asyncio.gather(ended, probing, return_exceptions=True)
-        if self._ended(pod):
-            self._seen.trouble = pod_trouble(self._watch.get(pod.uid))
+        if _over(now := self._watch.get(pod.uid)):
+            self._seen.trouble = pod_trouble(now)
 
     def _probe_limit(self, probe: Probe) -> float:
         """Return the limit of the probe: a server that says it is not healthy gets the time to become so."""
@@ -305,3 +305,8 @@ class PointRun:
         if skew is not None and abs(skew) > CLOCK_SKEW_SECONDS:
             order = "ahead of" if skew > 0 else "behind"
             yield f"this machine's clock is {abs(skew):.0f} s {order} the cluster's"
+
+
+def _over(pod: PodSnapshot | None) -> bool:
+    """Say whether nothing that the pod's server answers from now on can be used."""
+    return pod is None or pod.finished or pod_trouble(pod) is not None

@@ -108,7 +108,7 @@ def terminal(summary: Summary, console: Console) -> None:
     """Print both tables to a console."""
     mark = " (SIMULATED)" if summary.simulated else ""
     title = f"Run {summary.run.number} of {summary.run.matrix} on {printable(summary.run.cluster)}{mark}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     # On a narrow terminal the mark is cut to its first letters; neither it nor a figure is ever dropped.
     wide = console.width >= WIDE_COLUMNS
     narrow = [*NARROW_COLUMNS, "Src"] if summary.simulated else NARROW_COLUMNS

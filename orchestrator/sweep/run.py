@@ -58,6 +58,7 @@ class Sweep:
         self._stopped: str | None = None
         self._checked = False
         self._holding: set[str] = set()  # hashes of points whose container runs
+        self._driven: set[str] = set()  # names of the pods of attempts that go on
         self._unsaved = False
 
     async def prepare(self, selected: Sequence[Point], *, fresh: bool, repeat: bool = False) -> RunRecord:
@@ -171,12 +172,10 @@ class Sweep:
         try:
             async with asyncio.TaskGroup() as group:
                 while running or (waiting and self._stopped is None):
-                    if self._stopped is not None:
-                        waiting.clear()
                     chosen = adopt or await self._choose(waiting, list(running.values()), watch)
-                    if self._stopped is not None:
-                        continue  # meanwhile a point told that no further one would fare better
-                    if not chosen and not running:
+                    if self._stopped is not None:  # a point told that no further one would fare better
+                        chosen, waiting = [], []
+                    elif not chosen and not running:
                         # Nothing of ours holds a device, so waiting frees none: the cluster's queue decides, and the
                         # point's own limit on queueing.
                         chosen = waiting[:1]
@@ -198,29 +197,29 @@ class Sweep:
     async def _choose(self, waiting: Sequence[Point], running: Sequence[Point], watch: PodWatch) -> list[Point]:
         if any(point.queue is not None for point in waiting):
             queued = sum(point.hash not in self._holding for point in running)
-            chosen = startable(waiting, running, {}, self._limits, self._leaving(running, watch))
+            chosen = startable(waiting, running, {}, self._limits, self._leaving(watch))
             return chosen[: max(0, QUEUED_AT_ONCE - queued)]
         resources = {point.accelerator.resource for point in waiting}
         free = {resource: await self._cluster.free_devices(resource) for resource in resources}
-        chosen = startable(waiting, running, free, self._limits, self._leaving(running, watch))
+        chosen = startable(waiting, running, free, self._limits, self._leaving(watch))
         # Where the cluster does not tell what is free, one point at a time queues; its neighbours would only wait too.
         blind = {resource for resource, count in free.items() if count is None and resource is not None}
         queued = any(point.accelerator.resource in blind and point.hash not in self._holding for point in running)
         first = [point for point in chosen if point.accelerator.resource in blind][: 0 if queued else 1]
         return [point for point in chosen if point.accelerator.resource not in blind or point in first]
 
-    def _leaving(self, running: Sequence[Point], watch: PodWatch) -> int:
-        """Return the devices of pods whose points have ended: until they are gone, they may still hold them."""
-        held = {point.hash for point in running}
+    def _leaving(self, watch: PodWatch) -> int:
+        """Return the devices of pods whose attempts have ended: until they are gone, they may still hold them."""
         counts = {point.hash: point.accelerator.count for point in self._matrix.points}
         return sum(
-            counts.get(hash_, 0) for pod in watch.pods() if (hash_ := pod.labels.get(POINT_LABEL, "")) not in held
+            counts.get(pod.labels.get(POINT_LABEL, ""), 0) for pod in watch.pods() if pod.name not in self._driven
         )
 
     async def _point(self, run: RunRecord, watch: PodWatch, point: Point) -> bool:
         """Run one attempt at a point; returns whether the point shall be tried again."""
         attempt = await patiently(lambda: self._attempt(run, point))
         manifest = avoiding(self._manifest(point, run, attempt), self._troubles.avoided)
+        self._driven.add(manifest.name)
         await patiently(lambda: self._store.intend(run.id, point.hash, manifest.name, attempt))
 
         def created(pod: PodSnapshot) -> None:
@@ -247,6 +246,7 @@ class Sweep:
             raise
         finally:
             self._holding.discard(point.hash)
+            self._driven.discard(manifest.name)
         if self._stopped is None and self._troubles.again(result):
             kind = self._troubles.earlier[point.hash]
             self._observe(Progress(point, f"{kind}: to be tried again"))

@@ -13,13 +13,15 @@ _QUOTE = r"\\{0,3}['\"]"
 _QUOTED = r"(?:'(?:[^'\\\n]|\\.){0,4000}(?:'|$)|\"(?:[^\"\\\n]|\\.){0,4000}(?:\"|$)|\\{1,3}\"[^\"\n]{0,4000}(?:\"|$))"
 _VALUE = rf"(?:{_QUOTED}|['\"]?[^\s,;}}\)\]]+)"
 _SEPARATOR = rf"(?:{_QUOTE})?[ \t]{{0,20}}[:=][ \t]{{0,20}}"
+# A token begins at a word, or behind what another notation wrote for a character: \n, \u0022, %3D.
+_START = r"(?:\b|(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4})|(?<=\\x[0-9a-fA-F]{2})|(?<=%[0-9a-fA-F]{2}))"
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # hf_AbCd... (Hugging Face), sk-... (OpenAI style), ghp_... (GitHub), AKIA... (AWS), eyJ... (JWT), nvapi-, gsk_
-    (re.compile(r"\b(?:hf_|api_org_)[A-Za-z0-9]{8,}"), MASK),
-    (re.compile(r"\b[spr]k-[A-Za-z0-9_-]{12,}"), MASK),
-    (re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|nvapi-|gsk_|AIza)[A-Za-z0-9_-]{10,}"), MASK),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_.-]{8,}"), MASK),
+    (re.compile(_START + r"(?:hf_|api_org_)[A-Za-z0-9]{8,}"), MASK),
+    (re.compile(_START + r"[spr]k-[A-Za-z0-9_-]{12,}"), MASK),
+    (re.compile(_START + r"(?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|nvapi-|gsk_|AIza)[A-Za-z0-9_-]{10,}"), MASK),
+    (re.compile(_START + r"(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
+    (re.compile(_START + r"eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_.-]{8,}"), MASK),
     # Authorization: Bearer ..., to the end of its quote or line
     (re.compile(rf"(?i)(authorization{_SEPARATOR}(?:{_QUOTE})?)(?!\[redacted)[^'\"\n,}}]{{1,4000}}"), r"\1" + MASK),
     (re.compile(r"(?i)\b(bearer|basic)[ \t]+(?!\[redacted)[A-Za-z0-9._~+/=-]{6,}"), r"\1 " + MASK),
@@ -64,12 +66,23 @@ _HINT = re.compile(
 )
 
 
+# Colours, which glue a word to their last letter, and the NUL bytes of UTF-16.
+_HIDDEN = re.compile(r"\x1b\[[0-9;]{0,40}m|\x00")
+
+
 def redact(text: str) -> str:
     """Return the text with keys, tokens, passwords and credentials in URLs replaced by `[redacted]`."""
     if "\n" in text:
         return "\n".join(redact(line) for line in text.split("\n"))
-    if not _HINT.search(text):
+    bare = _HIDDEN.sub("", text)
+    if not _HINT.search(bare):
         return text
+    if bare != text and (clean := _redacted(bare)) != bare:
+        return clean  # what stood between its letters hid a secret
+    return _redacted(text)
+
+
+def _redacted(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text

@@ -1,13 +1,16 @@
 """Containers that do not start: no image, no Secret, no such command."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import ClusterError
 from orchestrator.sweep.schedule import Limits
+from tests.fakes.cluster import SIMULATOR_LOG, FakeServer
 from tests.faults.kubelet import PodPlay
-from tests.faults.scripts import mending, starting
+from tests.faults.scripts import be_ready, mending, starting
 from tests.faults.sweeping import Bench, on_bench
 
 PULL = 'Back-off pulling image "vllm/vllm-openai:v0.11.0"'
@@ -107,3 +110,47 @@ def test_fault_18_a_container_that_cannot_be_started(tmp_path: Path, reason: str
         assert bench.failure() == ("pod.config", f"{reason}: {words}")
 
     on_bench(tmp_path, work, script=script, factor=100)
+
+
+async def _check_void(bench: Bench) -> None:
+    await bench.sweep()
+    kind, line = bench.failure()
+    assert kind == "interrupted"
+    assert "restarted (1 times)" in line
+    assert bench.server.left() == []
+    assert len(bench.server.kubelet.history) == 1
+
+
+@pytest.mark.fault(29, "P(interrupted)")
+def test_fault_29_a_container_is_restarted_while_it_loads(tmp_path: Path) -> None:
+    """Measures nothing on a container that is not the one it began with: the point fails as interrupted."""
+
+    async def script(pod: PodPlay) -> None:
+        pod.run()
+        pod.say(SIMULATOR_LOG)
+        await asyncio.sleep(5)
+        pod.restart()
+        await asyncio.sleep(5)
+        be_ready(pod)
+        await pod.forever()
+
+    on_bench(tmp_path, _check_void, script=script)
+
+
+@pytest.mark.fault(29, "P(interrupted)")
+def test_fault_29_a_container_is_restarted_while_it_is_probed(tmp_path: Path) -> None:
+    """Takes figures for void that may be those of two containers: the point fails as interrupted."""
+    real = FakeServer()
+
+    async def script(pod: PodPlay) -> None:
+        def http(method: str, asked: str, body: bytes) -> tuple[int, AsyncIterator[bytes]]:
+            if asked == "/v1/models":
+                pod.restart()
+            return real.answer(method, asked, body)
+
+        pod.run()
+        be_ready(pod)
+        pod.http = http
+        await pod.forever()
+
+    on_bench(tmp_path, _check_void, script=script)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.cluster import READY_LOG, SIMULATOR_LOG, FakeServer
+from tests.faults.faults import refusal
 from tests.faults.kubelet import Http, PodPlay, Script
 from tests.faults.sweeping import Bench, on_bench
 
@@ -119,5 +120,40 @@ def test_fault_41_a_request_that_never_ends(tmp_path: Path) -> None:
         assert "probe cut short" in result.document["live"]["note"]
         assert result.document["seconds"]["probe"] < 60
         assert bench.server.left() == []
+
+    on_bench(tmp_path, work, script=_with(http))
+
+
+@pytest.mark.fault(39, "W")
+def test_fault_39_a_pod_to_which_no_way_leads_for_a_while(tmp_path: Path) -> None:
+    """Waits when the API server itself cannot reach the server of the pod: that says nothing about the server."""
+
+    async def work(bench: Bench) -> None:
+        words = "error trying to reach service: dial tcp 10.0.0.7:8000: i/o timeout"
+        no_way = refusal(503, "ServiceUnavailable", words, where=lambda call: "/proxy/" in call.path, times=8)
+        bench.server.faults.add(no_way)
+        (result,) = await bench.sweep()
+        assert no_way.met == 8
+        assert result.failure_kind is None
+        assert result.document["live"]["agrees"] is True
+
+    on_bench(tmp_path, work)
+
+
+@pytest.mark.fault(39, "W")
+def test_fault_39_a_page_of_metrics_that_is_none(tmp_path: Path) -> None:
+    """Records the log's figures alone where /metrics answers with what is no page of metrics."""
+
+    async def html() -> AsyncIterator[bytes]:
+        yield b"<html><body>" + b"\x00\xff" * (1 << 10)
+
+    def http(method: str, asked: str, body: bytes) -> tuple[int, AsyncIterator[bytes]]:
+        return (200, html()) if asked == "/metrics" else FakeServer().answer(method, asked, body)
+
+    async def work(bench: Bench) -> None:
+        (result,) = await bench.sweep()
+        assert result.failure_kind is None
+        assert result.document["metrics"] is None
+        assert result.document["start_up"]["facts"]["kv_cache_tokens"] == 184704
 
     on_bench(tmp_path, work, script=_with(http))

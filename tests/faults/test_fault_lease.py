@@ -1,19 +1,24 @@
 """Two kprofs on one run: the Lease says who drives it."""
 
 import asyncio
+import datetime
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster.kubernetes.lease import LEASE_SECONDS
 from orchestrator.errors import RunDrivenError
 from tests.fakes.cluster import SIMULATOR_LOG
+from tests.faults import objects
 from tests.faults.calls import Call
 from tests.faults.kubelet import PodPlay
+from tests.faults.objects import Key
 from tests.faults.scripts import serving
 from tests.faults.server import NAMESPACE
 from tests.faults.statuses import Object
 from tests.faults.sweeping import Bench, on_bench
 
+DEAD_RUN = "deadbeef"
 ELSEWHERE = "another-machine/12345678-4026531836/77/1234/0badcafe"
 
 
@@ -32,6 +37,21 @@ def _taken_before(bench: Bench, holder: str) -> None:
             bench.server.objects.add(("leases", NAMESPACE, item["metadata"]["name"]), lease)
 
     bench.server.api.admission = admission
+
+
+def _changes_of_pods(bench: Bench) -> list[Call]:
+    """Return every creation and deletion of a pod that was asked for."""
+    made = bench.server.asked("POST", "/pods")
+    return [*made, *(call for call in bench.server.calls if call.method == "DELETE" and "/pods/" in call.path)]
+
+
+def _renewals(bench: Bench) -> list[Call]:
+    return [call for call in bench.server.calls if call.method == "PUT" and "/leases/" in call.path]
+
+
+def _key_of_lease(bench: Bench) -> Key:
+    (lease,) = bench.server.objects.select("leases")
+    return "leases", NAMESPACE, lease["metadata"]["name"]
 
 
 @pytest.mark.fault(34, "A")
@@ -53,20 +73,19 @@ def test_fault_34_another_kprof_drives_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.fault(34, "A")
 def test_fault_34_another_kprof_takes_over(tmp_path: Path) -> None:
-    """Stops within 20 seconds of losing the Lease, creates no pod after it, and leaves the other's Lease alone."""
+    """Stops within 20 seconds of losing the Lease, changes no pod after it, and leaves the other's Lease alone."""
 
     async def work(bench: Bench) -> None:
         clock = asyncio.get_running_loop().time
         sweeping = asyncio.create_task(bench.sweep())
         await bench.until_read()
-        (lease,) = bench.server.objects.select("leases")
-        key = ("leases", NAMESPACE, lease["metadata"]["name"])
+        key = _key_of_lease(bench)
         bench.server.objects.patch(key, {"spec": {"holderIdentity": ELSEWHERE}})
         taken = clock()
         with pytest.raises(RunDrivenError, match="took over"):
             await sweeping
         assert clock() - taken < 20
-        assert [call for call in bench.server.asked("POST", "/pods") if call.seconds > taken] == []
+        assert [call for call in _changes_of_pods(bench) if call.seconds > taken] == []
         assert bench.server.objects.get(key)["spec"]["holderIdentity"] == ELSEWHERE
 
     on_bench(tmp_path, work, script=_loading, factor=10)
@@ -93,3 +112,93 @@ def test_fault_34_a_lease_that_nobody_renews(tmp_path: Path) -> None:
         assert bench.server.left() == []
 
     on_bench(tmp_path, work, script=serving)
+
+
+@pytest.mark.fault(34, "R")
+def test_fault_34_an_outage_longer_than_the_lease(tmp_path: Path) -> None:
+    """Renews its Lease after an outage before it deletes anything: another kprof could drive the run by then."""
+
+    async def work(bench: Bench) -> None:
+        sweeping = asyncio.create_task(bench.sweep())
+        await bench.until_read()
+        await bench.server.down()
+        bench.server.kubelet.history[0].fail("Evicted", "The node was low on resource: memory.")
+        bench.server.kubelet.script = serving
+        await asyncio.sleep(4 * LEASE_SECONDS)
+        before = len(bench.server.calls)
+        await bench.server.up()
+        (result,) = await sweeping
+        assert (result.failure_kind, result.attempt) == (None, 1)
+        after = bench.server.calls[before:]
+        renewed = next(number for number, call in enumerate(after) if call in _renewals(bench))
+        changed = next(number for number, call in enumerate(after) if call in _changes_of_pods(bench))
+        assert renewed < changed
+
+    on_bench(tmp_path, work, script=_loading, factor=20)
+
+
+@pytest.mark.fault(34, "A")
+def test_fault_34_another_kprof_takes_over_during_an_outage(tmp_path: Path) -> None:
+    """Deletes and creates nothing when it finds after an outage that another kprof drives the run, not even its own."""
+
+    async def work(bench: Bench) -> None:
+        sweeping = asyncio.create_task(bench.sweep())
+        await bench.until_read()
+        await bench.server.down()
+        bench.server.objects.patch(_key_of_lease(bench), {"spec": {"holderIdentity": ELSEWHERE}})
+        bench.server.kubelet.history[0].fail("Evicted", "The node was low on resource: memory.")
+        await asyncio.sleep(4 * LEASE_SECONDS)
+        before = len(bench.server.calls)
+        await bench.server.up()
+        with pytest.raises(RunDrivenError, match="took over"):
+            await sweeping
+        assert [call for call in bench.server.calls[before:] if call in _changes_of_pods(bench)] == []
+        assert len(bench.server.pods) == 1
+        assert bench.server.objects.get(_key_of_lease(bench))["spec"]["holderIdentity"] == ELSEWHERE
+
+    on_bench(tmp_path, work, script=_loading, factor=20)
+
+
+@pytest.mark.fault(34, "R")
+@pytest.mark.parametrize(("minutes", "left"), [(11, 0), (9, 3)])
+def test_fault_34_what_a_killed_kprof_left(tmp_path: Path, minutes: int, left: int) -> None:
+    """Clears at its start what a kprof left that was killed ten minutes ago; one heard of since may come back."""
+
+    async def work(bench: Bench) -> None:
+        there, name = bench.server.objects, f"kp-{DEAD_RUN}"
+        labels = {"kprof.io/run": DEAD_RUN, "app.kubernetes.io/managed-by": "kprof"}
+        heard = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=minutes)
+        stamp = heard.strftime("%Y-%m-%dT%H:%M:%SZ")
+        spec = {"holderIdentity": ELSEWHERE, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": stamp}
+        lease = there.add(("leases", NAMESPACE, name), {"metadata": {"labels": labels}, "spec": spec})
+        lease["metadata"] |= {"creationTimestamp": stamp, "managedFields": [{"time": stamp}]}
+        there.add(("configmaps", NAMESPACE, name), {"metadata": {"labels": labels}})
+        pod = {"metadata": {"labels": labels}, "spec": {"nodeName": "node-1"}, "status": {"phase": "Running"}}
+        there.add(("pods", NAMESPACE, f"{name}-0123456789-a0"), pod)
+        (result,) = await bench.sweep()
+        assert result.failure_kind is None
+        assert len(bench.server.left()) == left
+
+    on_bench(tmp_path, work, script=serving)
+
+
+@pytest.mark.fault(31, "A")
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_fault_31_a_lease_is_judged_by_the_clock_that_stamped_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Leaves a run alone whose Lease is fresh by the API server's clock, however far this machine's clock is off."""
+
+    def server_clock() -> str:
+        at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=hours)
+        return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    monkeypatch.setattr(objects, "now", server_clock)
+
+    async def work(bench: Bench) -> None:
+        _taken_before(bench, ELSEWHERE)
+        with pytest.raises(RunDrivenError, match="another-machine, process 77"):
+            await bench.sweep()
+        assert _changes_of_pods(bench) == []
+
+    on_bench(tmp_path, work, factor=5)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import KprofError
 from orchestrator.profile.point_run import UnsavedResultError
 from orchestrator.store import sqlite
 from tests.e2e import stored
@@ -88,6 +89,34 @@ def test_fault_35_a_store_that_stays_locked(tmp_path: Path, monkeypatch: pytest.
             go.set()
             with pytest.raises(UnsavedResultError, match=r"g0: .*locked"):
                 await sweeping
+        assert len(bench.server.pods) == 1
+        assert bench.results() == []
+        (result,) = await bench.sweep()
+        assert result.failure_kind is None
+        assert len(bench.server.kubelet.history) == 1
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, script=_gated(go))
+
+
+@pytest.mark.fault(35, "W")
+def test_fault_35_a_kprof_that_is_stopped_while_the_store_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keeps the pod whose result it could not write when it is told to stop; the same command reads it again."""
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.02)
+    go = asyncio.Event()
+
+    async def work(bench: Bench) -> None:
+        sweeping = asyncio.create_task(bench.sweep())
+        await bench.until_read()
+        with _locked(tmp_path / "kprof.db"):
+            go.set()
+            await _until_probed(bench)
+            await asyncio.sleep(SHORT_OF_THE_LIMIT_SECONDS)
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
+        assert sweeping.cancelled() or isinstance(sweeping.exception(), KprofError)
         assert len(bench.server.pods) == 1
         assert bench.results() == []
         (result,) = await bench.sweep()

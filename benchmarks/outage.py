@@ -1,0 +1,221 @@
+"""What an API server hears of a sweep while all is well and while it fails, and how soon after an outage kprof knows.
+
+    python benchmarks/outage.py [--points 100] [--outage 300] [--factor 10]
+
+Sweep and API server, the one of tests/faults, share a loop whose clock runs `factor` times as fast. Seconds are of that
+clock: what takes processor time counts `factor` times here, and nothing that kprof waits for is left out.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from orchestrator.cluster.port import POINT_LABEL
+from orchestrator.store import open_store
+from tests.e2e.waiting import eventually
+from tests.fakes.cluster import NO_ROOM_LOG, SIMULATOR_LOG
+from tests.faults.calls import Call
+from tests.faults.faults import Answer, CutOff, Fault, refusal, watch_error
+from tests.faults.kubelet import PodPlay, Script, node
+from tests.faults.pace import hurried
+from tests.faults.scripts import be_ready
+from tests.faults.server import FaultServer
+from tests.faults.statuses import Object, forbidden, status_bytes
+from tests.faults.sweeping import Bench, matrix_of
+
+DAY = 86400
+LIMITS = {"queueSeconds": DAY, "startupSeconds": DAY, "stallSeconds": DAY, "probeSeconds": 30}
+WINDOW_SECONDS = 4.0
+QUIET_SECONDS = 120.0
+FAILING_SECONDS = 60.0
+FEW_DEVICES = 8
+QUOTA = "requests.nvidia.com/gpu"
+
+
+async def loading(pod: PodPlay) -> None:
+    """Run, and load for ever."""
+    pod.run()
+    pod.say(SIMULATOR_LOG)
+    await pod.forever()
+
+
+async def waiting(pod: PodPlay) -> None:
+    """Find no node."""
+    pod.unschedulable(f"0/1 nodes are available: 1 Insufficient {QUOTA.partition('.')[2]}.")
+    await pod.forever()
+
+
+def failures() -> dict[str, Fault]:
+    """Return the ways in which the server fails, by name."""
+
+    def is_watch(call: Call) -> bool:
+        return call.is_watch
+
+    def is_log(call: Call) -> bool:
+        return call.is_log
+
+    away = status_bytes(503, "ServiceUnavailable", "apiserver is shutting down")
+    return {
+        "watches end at once": CutOff(is_watch),
+        "watches are reset at once": CutOff(is_watch, how="reset"),
+        "watches get 410": refusal(410, "Expired", "too old resource version", where=is_watch),
+        "watches tell of 410": watch_error(410, "Expired", "too old resource version", times=None),
+        "watches get 500": refusal(500, "InternalError", "etcdserver: leader changed", where=is_watch),
+        "watches and lists get 503": Answer(lambda call: call.is_watch or call.is_list, None, 503, away),
+        "logs get 500": refusal(500, "InternalError", "dial tcp 10.0.0.1:10250: connection refused", where=is_log),
+        "everything gets 503": Answer(status=503, body=away),
+        "everything is reset": CutOff(how="reset"),
+    }
+
+
+def busiest(calls: list[Call]) -> int:
+    """Return how many requests came in the busiest four seconds."""
+    at = [call.seconds for call in calls]
+    return max((sum(begin <= other < begin + WINDOW_SECONDS for other in at) for begin in at), default=0)
+
+
+def endpoint(call: Call) -> str:
+    """Name what was asked for, without the name of any object."""
+    if call.target is None:
+        return f"{call.method} {call.path}"
+    what = "watch" if call.is_watch else call.target.rest.partition("/")[0]
+    return f"{call.method} {call.target.resource}{'/' + what if what else ''}"
+
+
+@asynccontextmanager
+async def sweeping(points: int, devices: int, script: Script = loading) -> AsyncIterator[Bench]:
+    """Run a sweep on a server with so many devices until the body ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(str(Path(folder, "kprof.db")))
+        try:
+            async with FaultServer(script) as server:
+                server.objects.remove(("nodes", "", "node-1"))
+                server.objects.add(("nodes", "", "node-2"), node("node-2", gpus=devices))
+                bench = Bench(server, Path(folder), store, matrix_of(points, timeouts=LIMITS))
+                sweep = asyncio.create_task(bench.sweep())
+                yield bench
+                assert not sweep.done() or not sweep.exception(), sweep.exception()
+                sweep.cancel()
+                with suppress(asyncio.CancelledError):
+                    await sweep
+                assert server.left() == []
+        finally:
+            store.close()
+
+
+async def until_read(server: FaultServer, logs: int) -> None:
+    """Wait until the watch and so many logs are being read."""
+
+    async def read() -> bool:
+        return server.streams == logs + 1
+
+    await eventually("the logs are being read", read, seconds=DAY, every=1)
+
+
+async def quiet(what: str, points: int, devices: int, script: Script = loading, quota: int | None = None) -> None:
+    """Count the requests while nothing happens; a quota refuses what is beyond it."""
+    async with sweeping(points, devices, script) as bench:
+        server = bench.server
+
+        def admit(call: Call, _item: Object) -> None:
+            used = len(server.pods)
+            if quota is not None and call.path.endswith("/pods") and not call.is_dry and used >= quota:
+                words = f"requested: {QUOTA}=1, used: {QUOTA}={used}, limited: {QUOTA}={quota}"
+                raise forbidden(f"pods is forbidden: exceeded quota: gpus, {words}")
+
+        server.api.admission = admit
+        await until_read(server, 0 if script is waiting else min(points, devices, quota or points))
+        await asyncio.sleep(QUIET_SECONDS)  # the first pauses are shorter than the later ones
+        heard = len(server.calls)
+        await asyncio.sleep(QUIET_SECONDS)
+        calls = server.calls[heard:]
+    kinds = Counter(map(endpoint, calls))
+    each = ", ".join(f"{name} {count / QUIET_SECONDS:.2f}" for name, count in kinds.most_common())
+    print(f"{what:<42}{len(calls) / QUIET_SECONDS:6.2f}  ({each})")
+
+
+async def failing(points: int) -> None:
+    """Count the requests while the server fails, in one way after the other, and recovers between them."""
+    async with sweeping(points, points) as bench:
+        server = bench.server
+        await until_read(server, points)
+        for name, fault in failures().items():
+            with server.faults.during(fault):
+                server.break_connections()
+                heard = len(server.calls)
+                await asyncio.sleep(FAILING_SECONDS)
+                calls = server.calls[heard:]
+            watches = [call for call in calls if call.is_watch or call.is_list]
+            words = f"{name}, {points} {'log' if points == 1 else 'logs'}"
+            seen = f"{busiest(watches)} of the watch, {len(calls)} in {FAILING_SECONDS:.0f} s"
+            print(f"{words:<42}{busiest(calls):6}  {seen}")
+            await until_read(server, points)
+
+
+async def outage(points: int, seconds: float) -> None:
+    """Let every pod get on while the server is away: half become ready, half fail; wait until kprof tells of each."""
+    async with sweeping(points, points) as bench:
+        server, clock = bench.server, asyncio.get_running_loop().time
+        await until_read(server, points)
+        await server.down()
+        await asyncio.sleep(seconds)
+        wanted: dict[str, str] = {}
+        for number, play in enumerate(server.kubelet.history):
+            point = play.object["metadata"]["labels"][POINT_LABEL]
+            wanted[point] = "probing" if number % 2 else "done"
+            if number % 2:
+                be_ready(play)
+            else:
+                play.say(NO_ROOM_LOG)
+                play.exit(1)
+        heard, begin = len(server.calls), clock()
+        await server.up(forget=True)
+
+        async def told() -> bool:
+            said = {(progress.point.hash, progress.stage) for progress in bench.progress}
+            return said >= wanted.items()
+
+        await eventually("kprof tells of every pod", told, seconds=DAY, every=0.1)
+        known = clock() - begin
+        calls = server.calls[heard:]
+    firsts = {
+        "first request": calls,
+        "Lease renewed": [call for call in calls if call.method == "PUT"],
+        "pods listed": [call for call in calls if call.is_list],
+        "first log asked for": [call for call in calls if call.is_log],
+    }
+    print(f"{'everything is known':<42}{known:6.1f}")
+    for name, found in firsts.items():
+        print(f"{name:<42}{found[0].seconds - begin:6.1f}")
+
+
+def main() -> None:
+    """Count requests, make an outage, and print the figures."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--points", type=int, default=100)
+    options.add_argument("--outage", type=float, default=300.0)
+    options.add_argument("--factor", type=float, default=10.0)
+    given = options.parse_args()
+    points, factor = given.points, given.factor
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"{points} points, a clock {factor:g} times as fast")
+    print("\nrequests a second while nothing happens")
+    hurried(quiet("all pods start up", points, points), factor=factor)
+    hurried(quiet(f"{FEW_DEVICES} start up, the others wait for devices", points, FEW_DEVICES), factor=factor)
+    hurried(quiet("all pods wait for a node", points, points, waiting), factor=factor)
+    hurried(quiet(f"a quota lets {FEW_DEVICES} start up", points, points, quota=FEW_DEVICES), factor=factor)
+    print(f"\nrequests in the busiest {WINDOW_SECONDS:.0f} s while the server fails")
+    for count in (1, points):
+        hurried(failing(count), factor=factor)
+    print(f"\nseconds since the end of an outage of {given.outage:.0f} s")
+    hurried(outage(points, given.outage), factor=factor)
+
+
+if __name__ == "__main__":
+    main()
