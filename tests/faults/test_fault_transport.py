@@ -204,7 +204,11 @@ async def test_fault_06_a_version_of_the_future(server: FaultServer, cluster: Ku
         server.break_connections()
         pod = await cluster.create(printing(RUN, ""))
         await eventually("the pod is seen", lambda: _is(watch.get(pod.uid) is not None), seconds=20)
-    assert any(int(call.query["resourceVersion"]) < 1000 for call in server.calls if call.is_watch)
+        await eventually("it watches from there", lambda: _is(_watched_from(server) < 1000))
+
+
+def _watched_from(server: FaultServer) -> int:
+    return min(int(call.query["resourceVersion"]) for call in server.calls if call.is_watch)
 
 
 async def _is(fact: bool) -> bool:
