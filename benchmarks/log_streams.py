@@ -80,7 +80,7 @@ async def serve(folder: Path, *, silent: bool) -> None:
     """Serve on a free port of loopback, say where, and go on until the process is ended."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    runner = web.ServerRunner(web.Server(Server(silent=silent).handle), handler_cancellation=True)
+    runner = web.ServerRunner(web.Server(Server(silent=silent).handle, handler_cancellation=True))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls, backlog=4096).start()
     print(f"https://127.0.0.1:{runner.addresses[0][1]}", flush=True)

@@ -14,14 +14,15 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.cluster.port import POINT_LABEL
 from orchestrator.store import open_store
 from tests.e2e.waiting import eventually
 from tests.fakes.cluster import NO_ROOM_LOG, SIMULATOR_LOG
-from tests.faults.calls import Call
-from tests.faults.faults import Answer, CutOff, Fault, refusal, watch_error
+from tests.faults.calls import Call, Exchange
+from tests.faults.faults import Answer, CutOff, Fault, Serve, refusal, watch_error
 from tests.faults.kubelet import PodPlay, Script, node
 from tests.faults.pace import hurried
 from tests.faults.scripts import be_ready
@@ -109,19 +110,36 @@ async def sweeping(points: int, devices: int, script: Script = loading) -> Async
             store.close()
 
 
-async def until_read(server: FaultServer, logs: int) -> None:
-    """Wait until the watch and so many logs are being read."""
+@dataclass
+class Readers(Fault):
+    """Breaks nothing, and knows which watches and logs are being read."""
 
-    async def read() -> bool:
-        return server.streams == logs + 1
+    last: dict[str, Exchange] = field(default_factory=dict)
 
-    await eventually("the logs are being read", read, seconds=DAY, every=1)
+    def wants(self, call: Call) -> bool:
+        """Look at watches and logs."""
+        return call.is_watch or call.is_log
+
+    async def meet(self, exchange: Exchange, serve: Serve) -> bool:
+        """Note the newest reader of each."""
+        self.last[exchange.call.path] = exchange
+        return False
+
+    async def are(self, logs: int) -> None:
+        """Wait until the watch and so many logs are being read."""
+
+        async def read() -> bool:
+            connected = (exchange.request.transport is not None for exchange in self.last.values())
+            return sum(connected) == logs + 1
+
+        await eventually("the logs are being read", read, seconds=DAY, every=1)
 
 
 async def quiet(what: str, points: int, devices: int, script: Script = loading, quota: int | None = None) -> None:
     """Count the requests while nothing happens; a quota refuses what is beyond it."""
     async with sweeping(points, devices, script) as bench:
-        server = bench.server
+        server, readers = bench.server, Readers()
+        server.faults.add(readers)
 
         def admit(call: Call, _item: Object) -> None:
             used = len(server.pods)
@@ -130,7 +148,7 @@ async def quiet(what: str, points: int, devices: int, script: Script = loading, 
                 raise forbidden(f"pods is forbidden: exceeded quota: gpus, {words}")
 
         server.api.admission = admit
-        await until_read(server, 0 if script is waiting else min(points, devices, quota or points))
+        await readers.are(0 if script is waiting else min(points, devices, quota or points))
         await asyncio.sleep(QUIET_SECONDS)  # the first pauses are shorter than the later ones
         heard = len(server.calls)
         await asyncio.sleep(QUIET_SECONDS)
@@ -143,8 +161,9 @@ async def quiet(what: str, points: int, devices: int, script: Script = loading, 
 async def failing(points: int) -> None:
     """Count the requests while the server fails, in one way after the other, and recovers between them."""
     async with sweeping(points, points) as bench:
-        server = bench.server
-        await until_read(server, points)
+        server, readers = bench.server, Readers()
+        server.faults.add(readers)
+        await readers.are(points)
         for name, fault in failures().items():
             with server.faults.during(fault):
                 server.break_connections()
@@ -155,14 +174,15 @@ async def failing(points: int) -> None:
             words = f"{name}, {points} {'log' if points == 1 else 'logs'}"
             seen = f"{busiest(watches)} of the watch, {len(calls)} in {FAILING_SECONDS:.0f} s"
             print(f"{words:<42}{busiest(calls):6}  {seen}")
-            await until_read(server, points)
+            await readers.are(points)
 
 
 async def outage(points: int, seconds: float) -> None:
     """Let every pod get on while the server is away: half become ready, half fail; wait until kprof tells of each."""
     async with sweeping(points, points) as bench:
-        server, clock = bench.server, asyncio.get_running_loop().time
-        await until_read(server, points)
+        server, readers, clock = bench.server, Readers(), asyncio.get_running_loop().time
+        server.faults.add(readers)
+        await readers.are(points)
         await server.down()
         await asyncio.sleep(seconds)
         wanted: dict[str, str] = {}
