@@ -120,7 +120,7 @@ class Readers(Fault):
         """Look at watches and logs."""
         return call.is_watch or call.is_log
 
-    async def meet(self, exchange: Exchange, serve: Serve) -> bool:
+    async def meet(self, exchange: Exchange, serve: Serve) -> bool:  # noqa: ARG002 - the server answers
         """Note the newest reader of each."""
         self.last[exchange.call.path] = exchange
         return False

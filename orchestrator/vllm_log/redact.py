@@ -66,19 +66,19 @@ _HINT = re.compile(
 )
 
 
-# Colours, which glue a word to their last letter, and the NUL bytes of UTF-16.
-_HIDDEN = re.compile(r"\x1b\[[0-9;]{0,40}m|\x00")
+_COLOURS = re.compile(r"\x1b\[[0-9;]{0,40}m")
 
 
 def redact(text: str) -> str:
     """Return the text with keys, tokens, passwords and credentials in URLs replaced by `[redacted]`."""
     if "\n" in text:
         return "\n".join(redact(line) for line in text.split("\n"))
-    bare = _HIDDEN.sub("", text)
+    # A colour glues its last letter to a word, and UTF-16 has NUL bytes between the letters.
+    bare = _COLOURS.sub("", text.replace("\x00", "")) if "\x00" in text or "\x1b" in text else text
     if not _HINT.search(bare):
         return text
     if bare != text and (clean := _redacted(bare)) != bare:
-        return clean  # what stood between its letters hid a secret
+        return clean
     return _redacted(text)
 
 

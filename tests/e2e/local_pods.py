@@ -34,10 +34,11 @@ def processes(state: Path) -> list[str]:
 
 @dataclass
 class LocalSampler:
-    """Reads the state folder many times a second and keeps the uids of every pod ever seen, by point."""
+    """Reads the state folder many times a second, and keeps every pod that ever ran: each runs longer than that."""
 
     state: Path
-    uids: dict[str, set[str]] = field(default_factory=dict)
+    uids: dict[str, set[str]] = field(default_factory=dict)  # by point
+    by_name: dict[str, set[str]] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         """Start the thread."""
@@ -56,8 +57,13 @@ class LocalSampler:
     def _follow(self) -> None:
         while not self._stop.wait(EVERY_SECONDS):
             for name in pods(self.state):
+                folder = self.state / "pods" / name
                 try:
-                    spec = json.loads((self.state / "pods" / name / "pod.json").read_text(encoding="utf-8"))
+                    # Without a status no process ever ran: a kprof that was killed had only written the folder.
+                    if "pid" not in json.loads((folder / "status.json").read_text(encoding="utf-8")):
+                        continue
+                    spec = json.loads((folder / "pod.json").read_text(encoding="utf-8"))
                 except (OSError, ValueError):
                     continue  # half written, or gone again
                 self.uids.setdefault(spec["labels"]["kprof.io/point"], set()).add(spec["uid"])
+                self.by_name.setdefault(name, set()).add(spec["uid"])

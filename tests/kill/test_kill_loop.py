@@ -8,6 +8,7 @@ import pytest
 from tests.bed.layout import layout
 from tests.e2e.command import Kprof
 from tests.e2e.kube import Kube
+from tests.e2e.local_pods import LocalSampler
 from tests.kill.conftest import KILLS
 from tests.kill.loop import Figures, KillLoop
 from tests.kill.places import Place, TheBed, ThisMachine
@@ -32,9 +33,9 @@ def test_killed_again_and_again(kube: Kube, namespace: str, tmp_path: Path) -> N
     for folder in folders:
         folder.mkdir()
     local, bed = Kprof(folders[0]), Kprof(folders[1], kube.kubeconfig)
-    with ThisMachine(local) as here, ThreadPoolExecutor() as halves:
+    with LocalSampler(local.state) as seen, ThreadPoolExecutor() as halves:
         places: dict[str, Future[Figures]] = {
-            "on this machine": halves.submit(killed, local, here, 1),
+            "on this machine": halves.submit(killed, local, ThisMachine(seen), 1),
             "on the bed": halves.submit(killed, bed, TheBed(kube, namespace), 2),
         }
         figures = {name: half.result() for name, half in places.items()}

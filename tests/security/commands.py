@@ -29,10 +29,20 @@ def environment(folder: Path, kubeconfig: Path | None, **more: str) -> dict[str,
     return kept | own | more
 
 
-def inside(variables: Mapping[str, str], *arguments: str) -> tuple[int, bytes]:
-    """Run `kprof ARGUMENTS` here; returns its exit code, and what it wrote to stdout and stderr."""
+class _Terminal(io.TextIOWrapper):
+    """Says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def inside(variables: Mapping[str, str], *arguments: str, terminal: bool = False) -> tuple[int, bytes]:
+    """Run `kprof ARGUMENTS` here; returns its exit code, and what it wrote to stdout and stderr.
+
+    `terminal` lets both say that they are one.
+    """
     out = io.BytesIO()
-    stream = io.TextIOWrapper(out, encoding="utf-8", write_through=True)
+    stream = (_Terminal if terminal else io.TextIOWrapper)(out, encoding="utf-8", write_through=True)
     with (
         mock.patch.dict(os.environ, variables, clear=True),
         mock.patch.object(sys, "argv", ["kprof", *arguments]),
