@@ -76,8 +76,8 @@ def print_log(url: str, name: str | None, point: str) -> None:
     if not sys.stdout.isatty():
         sys.stdout.buffer.write(log)
         return
-    for line in log.decode("utf-8", "replace").removesuffix("\n").split("\n"):
-        sys.stdout.write(printable(_COLOURS.sub("", line).expandtabs()) + "\n")
+    text = _COLOURS.sub("", log.decode("utf-8", "replace"))
+    sys.stdout.write("\n".join(printable(line.expandtabs()) for line in text.split("\n")))
 
 
 def print_result(url: str, name: str | None, point: str, *, as_json: bool) -> None:

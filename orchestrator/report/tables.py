@@ -186,7 +186,7 @@ def as_csv(summary: Summary) -> str:
     writer.writerow(["point", *(name.lower() for name in COLUMNS), *more, *CSV_ENDS])
     for row in summary.rows:
         cells = ["" if cell == "-" else _inert(cell) for cell in _cells(row)]
-        facts = [row.kv_cache_tokens, row.max_concurrency, _inert(printable(row.image)), row.vllm_version]
+        facts = [row.kv_cache_tokens, row.max_concurrency, _inert(printable(row.image)), _version(row)]
         writer.writerow([row.point, *cells, *facts, "ready", "", "", "", row.source])
     for item in summary.failed:
         known = [item.tensor_parallel_size, item.gpu_memory_utilization, item.max_model_len]
@@ -199,10 +199,14 @@ def as_csv(summary: Summary) -> str:
             "",
             *("" if cell is None else str(cell) for cell in known),
         ]
-        facts = [None, None, _inert(printable(item.image)), item.vllm_version]
+        facts = [None, None, _inert(printable(item.image)), _version(item)]
         words = [_inert(printable(item.cause)), _inert(printable(item.remedy or ""))]
         writer.writerow([item.point, *cells, *facts, "failed", item.failure, *words, item.source])
     return buffer.getvalue()
+
+
+def _version(row: Row | FailedRow) -> str:
+    return _inert(printable(row.vllm_version or ""))
 
 
 def _inert(cell: str) -> str:

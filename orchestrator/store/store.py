@@ -178,6 +178,12 @@ class Store:
             where = (a.run_id == run_id) & (a.hash == point_hash) & (a.attempt == attempt)
             connection.execute(t.attempts.update().where(where).values(**values))
 
+    def end_attempts(self, run_id: str) -> None:
+        """Note that no pod of the run is left: its points are run again under new names."""
+        a = t.attempts.c
+        with self._transaction() as connection:
+            connection.execute(t.attempts.update().where((a.run_id == run_id) & a.ended.is_(False)).values(ended=True))
+
     def next_attempt(self, run_id: str, point_hash: str) -> int:
         """Return the attempt to work on: the last one that has no end yet, else a new one."""
         a = t.attempts.c

@@ -94,7 +94,15 @@ class Sweep:
 
     async def _clear(self, run: str) -> None:
         async with self._cluster.hold(run):
-            await self._cluster.close_run(run)
+            await self._close(run)
+
+    async def _close(self, run: str) -> list[str]:
+        """Delete what is left of a run; return the pods that stay, and note when there are none that no attempt is open."""
+        stuck = await self._cluster.close_run(run)
+        if not stuck:
+            with contextlib.suppress(KprofError):  # the next sweep then looks once more
+                self._store.end_attempts(run)
+        return stuck
 
     def _all_have_results(self, run: RunRecord, selected: Sequence[Point]) -> bool:
         done = {result.point.hash for result in self._store.results(run.id)}
@@ -130,7 +138,7 @@ class Sweep:
                 await self._drive(run, watch, waiting)
         finally:
             if not self._unsaved:
-                self.left_behind = await self._cluster.close_run(run.id)
+                self.left_behind = await self._close(run.id)
         if self._stopped is not None:
             raise ClusterError(self._stopped, remedy="mend it, then run the same command: it goes on from here")
         self._finish(run)
