@@ -23,14 +23,15 @@ from tests.e2e.waiting import wait_until
 ACCOUNT = "kprof"
 SLOW, FAST = "3", "60"
 SWEEP_SECONDS = 110.0
-# What kprof looks at where it may, besides what `kprof doctor` warns of: the level of pod security, the quota, and
-# the way to a pod when the proxy does not lead there (yet).
+# What kprof looks at where it may, besides what `kprof doctor` warns of: the level of pod security, the quota,
+# the way to a pod when the proxy does not lead there (yet), and Jobs that Kueue's rights let it make.
 GOES_WITHOUT: set[Right] = {
     ("", "namespaces", "get"),
     ("", "resourcequotas", "list"),
     ("", "pods/portforward", "get"),
     ("", "pods/portforward", "create"),
     ("", "persistentvolumeclaims", "get"),
+    ("batch", "jobs", "list"),
     *((right.group, right.name, right.verb) for right, _ in WISHED_RIGHTS),
 }
 

@@ -41,6 +41,9 @@ def inside(variables: Mapping[str, str], *arguments: str, terminal: bool = False
 
     `terminal` lets both say that they are one.
     """
+    if arguments[0] in {"sweep", "doctor", "clean"}:
+        # The client library reads KUBECONFIG once, when it is imported.
+        arguments = (*arguments, "--kubeconfig", variables["KUBECONFIG"])
     out = io.BytesIO()
     stream = (_Terminal if terminal else io.TextIOWrapper)(out, encoding="utf-8", write_through=True)
     with (

@@ -40,7 +40,7 @@ LONG = "z" * 1_000_000 + "\x1b[2J"
 # What a line of a few words shows of it all.
 SHORT = "\x1b]0;o\x07\x1b[2J\x9b2J\u202e\u2066\u200b\x00\x08\r\x7f\u2028\u00ad[red]x[/red] [/nothing]"
 # What kprof's own tables say to a terminal: plain colours, and for the live view a line erased, a line up, the cursor.
-_OWN = re.compile(r"\r(?=\n|\x1b\[2K)|\x1b\[(?:(?:[0-3]|3[1-6])(?:;3[1-6])?m|2K|\d{1,3}A|\?25[lh])")
+_OWN = re.compile(r"\r(?=\n|\x1b\[(?:2K|1A))|\x1b\[(?:(?:[0-3]|3[1-69])(?:;3[1-6])?m|2K|\d{1,3}A|\?25[lh])")
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
