@@ -9,7 +9,6 @@ from orchestrator.cluster.port import (
     PodRejectedError,
     PodSnapshot,
     PodStuckError,
-    PodUnreachableError,
 )
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import KprofError
@@ -18,18 +17,15 @@ from orchestrator.profile.clock import PointClock
 from orchestrator.profile.evidence import LogEvidence
 from orchestrator.profile.observation import Observation
 from orchestrator.profile.pod_failures import PodTrouble, pod_trouble
-from orchestrator.profile.probe import Probe
+from orchestrator.profile.probing import Probing
 from orchestrator.profile.queueing import TICK_SECONDS, Progress, Queueing
 from orchestrator.profile.recording import patiently
-from orchestrator.profile.result import IdleMetrics, LiveCheck, PointResult, Source
-from orchestrator.profile.verdict import compared, verdict
-from orchestrator.vllm.metrics import has_null_block
-from orchestrator.vllm_log import redact
+from orchestrator.profile.result import PointResult, Source
+from orchestrator.profile.verdict import verdict
 
 DEATH_GRACE_SECONDS = 60.0  # from the line that proves a failure to the end of the container
 LOG_DRAIN_SECONDS = 90.0  # for the last lines of a container that has ended
 NODE_LOST_SECONDS = 300.0  # how long a log may be refused before its node counts as lost
-UNHEALTHY_SECONDS = 180.0  # how long a server that says it is ready may say on /health that it is not
 CLOCK_SKEW_SECONDS = 30.0
 UNCOUNTED_SECONDS = 5.0
 
@@ -129,7 +125,7 @@ class PointRun:
             if self._seen.ready.is_set() and self._seen.trouble is None:
                 progress("probing")
                 begin = clock()
-                await self._probe(pod)
+                await Probing(self._cluster, self._watch, self._point, self._clock, self._seen).run(pod)
                 self._seen.seconds["probe"] = clock() - begin
             if self._ended(pod):
                 await self._drain(reader)
@@ -226,71 +222,6 @@ class PointRun:
                 elif event.name == "stage":
                     progress(event.value)
 
-    async def _probe(self, pod: PodSnapshot) -> None:
-        probe = Probe(self._cluster, pod)
-        ended = asyncio.create_task(self._watch.wait_for(pod.uid, _over))
-        probing = asyncio.create_task(self._probe_server(probe))
-        begin = self._clock()
-        try:
-            while not (ended.done() or probing.done()):
-                await asyncio.wait({ended, probing}, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if self._clock() - begin > self._probe_limit(probe):
-                    self._cut_short(probe)
-                    break
-            if probing.done():
-                probing.result()
-        finally:
-            for task in (ended, probing):
-                task.cancel()
-            await asyncio.gather(ended, probing, return_exceptions=True)
-        if _over(now := self._watch.get(pod.uid)):
-            self._seen.trouble = pod_trouble(now)
-
-    def _probe_limit(self, probe: Probe) -> float:
-        """Return the limit of the probe: a server that says it is not healthy gets the time to become so."""
-        asked = float(self._point.timeouts.probe_seconds)
-        return asked if probe.unhealthy_status is None else max(asked, UNHEALTHY_SECONDS)
-
-    def _cut_short(self, probe: Probe) -> None:
-        if probe.unhealthy_status is not None:
-            words = f"/health answered {probe.unhealthy_status} for {self._probe_limit(probe):.0f} s after `ready`"
-            self._seen.trouble = PodTrouble("hang", words)
-        elif self._seen.live is None:
-            words = probe.last_trouble or f"no answer within {self._point.timeouts.probe_seconds} s"
-            self._seen.live = LiveCheck(0, None, None, (), None, f"probe cut short: {redact(words)}")
-
-    async def _probe_server(self, probe: Probe) -> None:
-        """Probe until it succeeds: a connection that breaks says nothing about the server behind it."""
-        while True:
-            try:
-                await self._probe_once(probe)
-            except PodUnreachableError as error:
-                probe.last_trouble = str(error)
-                await asyncio.sleep(TICK_SECONDS)
-            else:
-                return
-
-    async def _probe_once(self, probe: Probe) -> None:
-        await probe.wait_healthy()
-        facts = self._seen.parser.current.facts
-        metrics = await probe.metrics()
-        blocks = facts.get("kv_cache_blocks")
-        if metrics is not None:
-            checks = compared(self._seen.parser.current, metrics)
-            same = all(check.ok for check in checks) if checks else None
-            self._seen.idle = IdleMetrics(
-                metrics.usage_ratio, metrics.num_gpu_blocks, metrics.block_size, metrics.kv_cache_size_tokens, same
-            )
-        size = (metrics.block_size if metrics else None) or self._configured_block_size()
-        count = (metrics.num_gpu_blocks if metrics else None) or blocks
-        tokens = facts.get("kv_cache_tokens")
-        plain = bool(size and count and tokens and abs(tokens - count * size) <= size)
-        self._seen.live = await probe.live_check(plain, size, has_null_block(self._seen.parser.current.vllm_version))
-
-    def _configured_block_size(self) -> int | None:
-        value = self._point.argument("block-size")
-        return value if isinstance(value, int) else None
-
     def _verdict(self, pod: PodSnapshot | None) -> PointResult:
         notes = list(self._notes())
         return verdict(self._point, self._manifest, self._attempt, self._source, self._seen, pod, notes)
@@ -305,8 +236,3 @@ class PointRun:
         if skew is not None and abs(skew) > CLOCK_SKEW_SECONDS:
             order = "ahead of" if skew > 0 else "behind"
             yield f"this machine's clock is {abs(skew):.0f} s {order} the cluster's"
-
-
-def _over(pod: PodSnapshot | None) -> bool:
-    """Say whether nothing that the pod's server answers from now on can be used."""
-    return pod is None or pod.finished or pod_trouble(pod) is not None

@@ -97,7 +97,7 @@ class Sweep:
             await self._close(run)
 
     async def _close(self, run: str) -> list[str]:
-        """Delete what is left of a run; return the pods that stay, and note when there are none that no attempt is open."""
+        """Delete what is left of a run; return the pods that stay. If there are none, no attempt is open any more."""
         stuck = await self._cluster.close_run(run)
         if not stuck:
             with contextlib.suppress(KprofError):  # the next sweep then looks once more
