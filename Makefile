@@ -28,7 +28,7 @@ test: setup  ## Run the tests; the cluster suite runs with KPROF_E2E=1 and is sk
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 e2e: setup  ## Run the cluster suite: on KUBECONFIG if it is set, else on the project's own test bed (root, Go).
-	@KPROF_E2E=1 $(BIN)/python -m pytest tests/contract tests/e2e tests/kueue tests/bedfaults tests/kill $(PYTEST_ARGS)
+	@KPROF_E2E=1 $(BIN)/python -m pytest tests/contract tests/e2e tests/security tests/kueue tests/bedfaults tests/kill $(PYTEST_ARGS)
 
 nightly: setup  ## The long forms of the fault tests on the test bed: 1000 kills, the API server away for 15 minutes.
 	@KPROF_E2E=1 KPROF_KILLS=1000 KPROF_OUTAGE_SECONDS=900 $(BIN)/python -m pytest -s tests/kill tests/bedfaults $(PYTEST_ARGS)

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from orchestrator.vllm_log import redact
+
 Scalar = bool | int | float | str
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,48}[a-z0-9])?$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
@@ -37,15 +39,29 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _no_token(env: dict[str, str]) -> dict[str, str]:
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if name in env:
+def _no_secret_in_env(env: dict[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if name in {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}:
             raise ValueError(f"{name} must not stand in a file: name its Secret under huggingFaceToken")
+        if redact(f"{name}={value}") != f"{name}={value}":
+            raise ValueError(f"{name} looks like a secret, which must not stand in a file: mount it by pod.volumes")
     return env
 
 
+def _no_secret(value: Any, name: str = "") -> Any:
+    if isinstance(value, str) and redact(said := f"{name}: {value}") != said:
+        raise ValueError("looks like a secret, which must not stand in a file: mount it by pod.volumes")
+    if isinstance(value, list):
+        for item in value:
+            _no_secret(item, name)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _no_secret(item, str(key))
+    return value
+
+
 # A value is one argument value; a list of values is an axis. A list inside the list is one value of several words.
-Value = Annotated[Scalar | list[Any] | dict[str, Any] | None, AfterValidator(_finite)]
+Value = Annotated[Scalar | list[Any] | dict[str, Any] | None, AfterValidator(_finite), AfterValidator(_no_secret)]
 
 
 class Strict(BaseModel):
@@ -121,7 +137,7 @@ class Settings(Strict):
 
     image: Text | list[Text] | None = Field(default=None, description="vLLM image; a list makes the version an axis.")
     arguments: dict[str, Value] = Field(default_factory=dict, description="vLLM arguments; a list is an axis.")
-    env: Annotated[dict[EnvName, str], AfterValidator(_no_token)] = Field(default_factory=dict)
+    env: Annotated[dict[EnvName, str], AfterValidator(_no_secret_in_env)] = Field(default_factory=dict)
     accelerator: AcceleratorFields = AcceleratorFields.model_validate({})
     hugging_face_token: SecretKey | None = None
     cache: CacheFields = CacheFields()

@@ -17,7 +17,8 @@ _SEPARATOR = rf"(?:{_QUOTE})?[ \t]{{0,20}}[:=][ \t]{{0,20}}"
 _START = r"(?:\b|(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4})|(?<=\\x[0-9a-fA-F]{2})|(?<=%[0-9a-fA-F]{2}))"
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # hf_AbCd... (Hugging Face), sk-... (OpenAI style), ghp_... (GitHub), AKIA... (AWS), eyJ... (JWT), nvapi-, gsk_
-    (re.compile(_START + r"(?:hf_|api_org_)[A-Za-z0-9]{8,}"), MASK),
+    # hf_overrides, hf_transfer and other names are words of small letters; a token of 34 such letters is none
+    (re.compile(_START + r"(?:hf_|api_org_)(?![a-z]{1,30}(?![A-Za-z0-9]))[A-Za-z0-9]{8,}"), MASK),
     (re.compile(_START + r"[spr]k-[A-Za-z0-9_-]{12,}"), MASK),
     (re.compile(_START + r"(?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|nvapi-|gsk_|AIza)[A-Za-z0-9_-]{10,}"), MASK),
     (re.compile(_START + r"(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),

@@ -6,20 +6,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 
 
 class Onlooker:
-    """Notes the argument list of every process with a mark in its environment, and files in a folder, while it looks.
+    """Notes the argument list of every process with a mark in its environment, and some files, while it looks.
 
     Raw logs of pods that run are no secret's hiding place: `log` files are passed over.
     """
 
-    def __init__(self, mark: str, folder: Path | None = None) -> None:
+    def __init__(self, mark: str, folder: Path, pattern: str = "*") -> None:
         self.arguments: set[bytes] = set()
         self.files: dict[str, bytes] = {}
         self._mark = mark.encode()
-        self._folder = folder
+        self._files = (folder, pattern)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look, name="onlooker", daemon=True)
 
@@ -39,14 +39,13 @@ class Onlooker:
                 with contextlib.suppress(OSError):
                     if self._mark in (process / "environ").read_bytes():
                         self.arguments.add((process / "cmdline").read_bytes())
-            if self._folder is not None:
-                self.files |= files_of(self._folder)
+            self.files |= files_of(*self._files)
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
+def files_of(folder: Path, pattern: str = "*") -> dict[str, bytes]:
     """Return the content of every file under a folder, raw logs excepted, with its path before it."""
     found = {}
-    for path in folder.rglob("*"):
+    for path in folder.rglob(pattern):
         if path.name != "log":
             with contextlib.suppress(OSError):
                 found[str(path)] = str(path).encode() + b"\n" + path.read_bytes()

@@ -4,19 +4,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.faults.background import BackgroundServer
-from tests.faults.calls import Exchange
-from tests.faults.faults import CutOff, Fault, Serve, on, refusal
+from tests.faults.faults import CutOff, on, refusal
 from tests.security.commands import environment, inside
+from tests.security.headers import Headers
 from tests.security.outputs import kept, read_all
 from tests.security.places import PLACES, matrix, refuse, script
-from tests.security.processes import Onlooker, files_of
+from tests.security.processes import Onlooker
 from tests.security.shapes import SHAPES, Shape, canary, forms, said_in
 
 # What kprof holds itself, or could read, beside what others say.
@@ -32,24 +32,12 @@ HELD = {
 RUN_SECONDS = 60.0
 
 
-@dataclass
-class Heard(Fault):
-    """Notes what requests say of who sends them."""
-
-    authorizations: set[str] = field(default_factory=set)
-
-    async def meet(self, exchange: Exchange, serve: Serve) -> bool:
-        """Note it, and let the server answer."""
-        self.authorizations.add(exchange.request.headers.get("Authorization", ""))
-        return False
-
-
 @dataclass(frozen=True)
 class Swept:
     """A sweep and all commands after it: what was said and kept, and what proves that the secrets were there."""
 
     said: dict[str, bytes]
-    heard: Heard
+    heard: Headers
     onlooker: Onlooker
     server_left: list[str]
 
@@ -60,17 +48,17 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
     folder = tmp_path_factory.mktemp("canary")
     with BackgroundServer(script(said_in)) as background:
         background.do(lambda: _prepare(background))
-        heard = Heard()
+        heard = Headers()
         background.do(lambda: background.server.faults.add(heard))
         variables = environment(
             folder, _kubeconfig(background.server.kubeconfig(folder), folder), HF_TOKEN=HELD["environment"]
         )
         secret = {"huggingFaceToken": {"secretName": "canary", "key": "HF_TOKEN"}}
         pod = {"imagePullPolicy": "IfNotPresent", "annotations": {"note": HELD["annotation of a pod"]}}
-        plan = str(matrix(folder, env={"PASSPHRASE": HELD["variable of the matrix"]}, pod=pod, **secret))
+        plan = str(matrix(folder, env={"DIALECT": HELD["variable of the matrix"]}, pod=pod, **secret))
         # Cut in the middle of a secret, the log is taken up again.
         background.do(lambda: background.server.faults.add(CutOff(lambda call: call.is_log, 6, 1500, "abort")))
-        with Onlooker(str(folder)) as onlooker:
+        with Onlooker(str(folder), folder, "kprof.db*") as onlooker:
             done = subprocess.run(
                 [sys.executable, "-m", "orchestrator.cli", "sweep", plan],
                 cwd=folder,
@@ -91,7 +79,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
         said |= _errors(background, variables, plan)
         said |= _parsed(variables, folder)
         shutil.rmtree(folder / "logs")
-        said |= kept(folder) | files_of(folder / "state")
+        said |= kept(folder) | onlooker.files
         yield Swept(said, heard, onlooker, background.server.left())
 
 
@@ -164,7 +152,7 @@ def _speakers(swept: Swept, secret: str) -> list[str]:
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 @pytest.mark.parametrize("place", [*PLACES, *REFUSING, "parse utf-8", "parse utf-16"])
 def test_a_secret_of_any_shape_from_any_place_is_nowhere(swept: Swept, place: str, shape: Shape) -> None:
-    """Neither printed, nor in the store, nor in the files of a local pod."""
+    """Neither printed, nor in the store, nor in its write-ahead log while the sweep ran."""
     assert _speakers(swept, shape.canary(place)) == []
 
 
@@ -176,11 +164,12 @@ def test_a_secret_that_kprof_holds_is_nowhere(swept: Swept, name: str) -> None:
 
 def test_the_secrets_were_there(swept: Swept) -> None:
     """Only so their absence proves something: the server heard the token, and the places of secrets are masked."""
-    assert swept.heard.authorizations == {f"Bearer {HELD['token of the kubeconfig']}"}
+    assert set(swept.heard.values) == {f"Bearer {HELD['token of the kubeconfig']}"}
     logs = swept.said["the store's logs"]
     assert logs.count(b"[redacted]") > 3 * len(SHAPES)
     for name in ("talk of the sweep", "summary --format json", "show answer", "show refused", *REFUSING):
         assert b"[redacted]" in swept.said[name], name
+    assert any(name.endswith("-wal") for name in swept.said)
     assert swept.server_left == []
 
 

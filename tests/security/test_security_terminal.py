@@ -16,6 +16,7 @@ from tests.security.places import PLACES, matrix, refuse, script
 
 OURS = {"app.kubernetes.io/managed-by": "kprof"}
 CONTEXT = f"ctx {SHORT}"
+IMAGE = "repo/\x9b2J\u202e\u200b[red]:v0.11.0"
 JSON_COMMANDS = (
     ("summary", "--format", "json"),
     ("doctor", "--format", "json"),
@@ -54,7 +55,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Printed]:
     with BackgroundServer(script(_says)) as background:
         background.do(lambda: _prepare(background))
         variables = environment(folder, _kubeconfig(background.server.kubeconfig(folder)))
-        plan = str(matrix(folder))
+        plan = str(matrix(folder, image=IMAGE))
         people, programs = {}, {}
         code, people["live view"] = on_terminal(variables, "sweep", plan, cwd=folder)
         assert code == 1, people["live view"].decode("utf-8", "replace")

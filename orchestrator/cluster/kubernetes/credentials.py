@@ -5,6 +5,8 @@ import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import yaml
 from kubernetes import config as kube_config
@@ -35,9 +37,16 @@ class Credentials:
         self.in_cluster = kubeconfig is None and "KUBECONFIG" not in os.environ and (_IN_CLUSTER / "token").exists()
         self._config = self._load()
         self.endpoint = self._endpoint(namespace)
+        try:
+            self._tls = _tls(self._config)
+        except OSError as error:
+            words = f"kubeconfig: a certificate or key cannot be loaded: {error.strerror or type(error).__name__}"
+            raise ClusterError(words, remedy="run the context's login command again") from error
+        finally:
+            _remove_files()
 
     def _load(self) -> Configuration:
-        config = Configuration(proxy="")  # one of the environment is aiohttp's to find
+        config = Configuration(proxy="")  # that of the environment is looked up below, with NO_PROXY
         try:
             if self.in_cluster:
                 kube_config.load_incluster_config(client_configuration=config)
@@ -53,6 +62,12 @@ class Credentials:
         return config
 
     def _endpoint(self, namespace: str | None) -> Endpoint:
+        try:
+            server = urlsplit(self._config.host)
+        except ValueError as error:
+            raise ClusterError(f"kubeconfig: the server's URL: {error}", remedy="mend `server:`") from error
+        if server.username or server.password:
+            raise ClusterError("kubeconfig: the server's URL holds a password", remedy="put it under `users:`")
         if self.in_cluster:
             own = (_IN_CLUSTER / "namespace").read_text(encoding="utf-8").strip()
             return Endpoint(self._config.host, "in-cluster", namespace or own)
@@ -66,6 +81,7 @@ class Credentials:
         async with self._lock:
             if renew:
                 self._config = await asyncio.to_thread(self._load)
+                _remove_files()
             token = await asyncio.to_thread(self._config.get_api_key_with_prefix, "BearerToken")
             if token is None:
                 token = self._config.get_api_key_with_prefix("authorization")
@@ -76,18 +92,36 @@ class Credentials:
     def route(self) -> dict[str, str]:
         """Return how requests get to the API server, as aiohttp's options: a proxy, another name in its certificate."""
         config = self._config
-        named = {"proxy": config.proxy, "server_hostname": config.tls_server_name}
+        named = {"proxy": config.proxy or self._proxy_of_environment(), "server_hostname": config.tls_server_name}
         return {option: str(value) for option, value in named.items() if value}
+
+    def _proxy_of_environment(self) -> str | None:
+        """Return the proxy that the environment names for the API server; aiohttp's own look reads ~/.netrc as well."""
+        host = urlsplit(self.endpoint.host)
+        if proxy_bypass(host.netloc.rpartition("@")[2]):
+            return None
+        return getproxies().get(host.scheme)
 
     def tls(self) -> ssl.SSLContext | bool:
         """Return one TLS context for every connection; True where the server speaks plain HTTP."""
-        config = self._config
-        if not config.host.startswith("https"):
-            return True
-        context = ssl.create_default_context(cafile=config.ssl_ca_cert, cadata=config.ca_cert_data)
-        if config.cert_file:
-            context.load_cert_chain(config.cert_file, config.key_file)
-        if not config.verify_ssl:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+        return self._tls
+
+
+def _tls(config: Configuration) -> ssl.SSLContext | bool:
+    if not config.host.startswith("https"):
+        return True
+    context = ssl.create_default_context(cafile=config.ssl_ca_cert, cadata=config.ca_cert_data)
+    if config.cert_file:
+        context.load_cert_chain(config.cert_file, config.key_file)
+    if not config.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _remove_files() -> None:
+    """Remove the files that the library made of a kubeconfig's data, a private key among them.
+
+    It would do so when the process ends, and a killed one does not.
+    """
+    kube_config.kube_config._cleanup_temp_files()  # noqa: SLF001 - there is no other door

@@ -18,6 +18,7 @@ from orchestrator.cluster.kubernetes.preflight import (
 from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of, takes_pods
 from orchestrator.cluster.kubernetes.transport import ApiError, Transport
 from orchestrator.cluster.port import POINT_ID_LABEL, Finding, Level, PodManifest
+from orchestrator.errors import ClusterError
 
 # What a sweep goes on without, and what it then lacks.
 WISHED_RIGHTS: tuple[tuple[Right, str], ...] = (
@@ -45,7 +46,11 @@ class Doctor:
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Yield what was found, in the order in which it should be mended; raises ClusterError when nobody answers."""
-        version = await self._transport.call("GET", "/version")
+        try:
+            version = await self._transport.call("GET", "/version")
+        except ApiError as error:
+            words = f"asking the API server for its version: {error.message or error.reason}"
+            raise ClusterError(words, remedy="check the context and its credentials") from error
         yield Finding(Level.OK, "API server", f"Kubernetes {version.get('gitVersion', 'of unknown version')}")
         skew = self._transport.health.clock_skew_seconds or 0.0
         if abs(skew) > CLOCK_SKEW_SECONDS:

@@ -58,6 +58,17 @@ def _wait(state: RetryCallState) -> float:
     return max(min(asked or 0.0, MAX_RETRY_AFTER_SECONDS), _BACKOFF(state))
 
 
+async def _websockets_stay(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Let no websocket follow a redirect: aiohttp has no option against it."""
+    reply = await handler(request)
+    if reply.status in range(300, 400) and "Sec-WebSocket-Key" in request.headers:
+        reply.close()
+        raise aiohttp.ClientError(f"the API server answered {reply.status}")
+    return reply
+
+
 class Transport:
     """Two pools of connections: one for short calls, one for streams, so that neither starves the other."""
 
@@ -74,13 +85,14 @@ class Transport:
         self._calls = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=16, ssl=tls),
             timeout=aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS),
-            trust_env=True,
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._streams = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=tls),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=WATCH_IDLE_SECONDS),
-            trust_env=True,
+            cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=1 << 16,
+            middlewares=(_websockets_stay,),
         )
         self._sleeping = asyncio.create_task(self.health.drop_streams_after_sleep(), name="watch for sleep")
         return self

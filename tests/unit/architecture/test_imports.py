@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[3] / "orchestrator"
 ROOMS: dict[str, set[str]] = {
     "vllm_log": set(),
     "vllm": set(),
-    "matrix": {"vllm"},
+    "matrix": {"vllm", "vllm_log"},
     "memory": {"vllm", "matrix"},
     "cluster": {"matrix", "vllm"},
     "profile": {"cluster", "vllm_log", "vllm", "matrix"},

@@ -30,7 +30,11 @@ def test_a_proxy_and_the_name_in_the_certificate_are_heeded(tmp_path: Path) -> N
     assert route == {"proxy": "http://127.0.0.1:3128", "server_hostname": "kubernetes.example"}
 
 
-def test_without_them_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the environment is for the HTTP client to find: it knows NO_PROXY."""
+@pytest.mark.parametrize(("besides", "expected"), [("", "http://127.0.0.1:3129"), ("10.0.0.1,127.0.0.1", None)])
+def test_without_them_the_environment_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, besides: str, expected: str | None
+) -> None:
+    """A proxy of the environment leads to the API server, unless NO_PROXY names it."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:3129")
-    assert Credentials(_kubeconfig(tmp_path), None, None).route() == {}
+    monkeypatch.setenv("NO_PROXY", besides)
+    assert Credentials(_kubeconfig(tmp_path), None, None).route().get("proxy") == expected

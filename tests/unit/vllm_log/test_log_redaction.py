@@ -84,6 +84,7 @@ def test_a_secret_does_not_survive_in_a_result(carrier: str) -> None:
         "Available KV cache memory: -1.44 GiB",
         "GPU KV cache size: 420,992 tokens",
         "api_key=None, hf_token=None, block_size=128",
+        "hf_overrides={}, hf_transfer is not installed, hf_config_path=None",
         "max_tokens=16, num_tokens: 17, tokenizer='x', skip_tokenizer_init=False",
         "loaded https://huggingface.co/Qwen/Qwen3-0.6B/resolve/main/config.json",
         "Using FlashAttention backend for key: value layout",
