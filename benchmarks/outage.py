@@ -2,8 +2,8 @@
 
     python benchmarks/outage.py [--points 100] [--outage 90]
 
-Sweep and API server, the one of tests/faults, share a loop whose clock runs faster, by the factors below. Seconds are of
-that clock: what takes processor time counts so many times, and nothing that kprof waits for is left out.
+Sweep and API server, the one of tests/faults, share a loop whose clock runs faster. Seconds are of that clock: what
+takes processor time counts as often as the clock is faster, and nothing that kprof waits for is left out.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable
 
 from orchestrator.cluster.port import Cluster, PodManifest, PodRejectedError, PodSnapshot
@@ -13,6 +14,7 @@ from orchestrator.vllm_log import redact
 
 TICK_SECONDS = 1.0
 CREATE_PAUSE_SECONDS = 10.0
+LONGEST_CREATE_PAUSE_SECONDS = 60.0  # a hundred points that wait for a quota ask 2 times a second
 FITS_NOWHERE_SECONDS = 600.0  # how long a pod waits that no node would take even if it were empty
 SCALING_LOOK_SECONDS = 60.0
 GATE_FIRST_LOOK_SECONDS = 5.0  # a queue needs a moment to judge a Job
@@ -47,7 +49,7 @@ class Queueing:
 
     async def accepted(self, manifest: PodManifest, progress: Progress) -> PodSnapshot:
         """Create the pod, waiting while a quota or the devices are in use; raises PodRejectedError."""
-        waited = 0.0
+        waited, pause = 0.0, CREATE_PAUSE_SECONDS
         while True:
             begin = self._clock()
             try:
@@ -56,7 +58,8 @@ class Queueing:
                 if not error.waits or waited > self._queue_seconds:
                     raise
                 self._tell(error.message, progress)
-            await asyncio.sleep(CREATE_PAUSE_SECONDS)
+            await asyncio.sleep(random.uniform(0.75, 1.25) * pause)  # noqa: S311 - spreads requests, guards nothing
+            pause = min(LONGEST_CREATE_PAUSE_SECONDS, pause * 1.5)
             if not self._others_hold():
                 waited += self._clock() - begin
 

@@ -50,6 +50,7 @@ async def list_watch(transport: Transport, path: str, selector: str, read: Read)
                 what = path.rpartition("/")[2]
                 raise ClusterError(f"watching {what}: {error.message}", remedy="see docs/rbac.md") from error
             if error.code not in RETRIED or "resource version" in error.message.lower():
+                alive = version is not None and clock() - listed > HEALTHY_SECONDS  # after an outage, list at once
                 version = None  # too old, or of a future that a restored etcd does not know
         except TimeoutError:
             alive = True  # an idle watch: go on from the last version
@@ -57,7 +58,8 @@ async def list_watch(transport: Transport, path: str, selector: str, read: Read)
             pass  # a cut, or half an answer: go on from the last version
         # A watch that lived, or that told something, was healthy; the next one need not wait long.
         failures = 0 if alive or clock() - begin > HEALTHY_SECONDS else failures + 1
-        await asyncio.sleep(random.uniform(0.05, min(MAX_WAIT_SECONDS, 0.2 * 2 ** min(failures, 10))))  # noqa: S311
+        longest = min(MAX_WAIT_SECONDS, 0.2 * 2 ** min(failures, 10))
+        await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - spreads retries, guards nothing
 
 
 async def _list(transport: Transport, path: str, selector: str) -> tuple[list[dict[str, Any]], str]:

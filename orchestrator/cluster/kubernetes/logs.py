@@ -77,8 +77,10 @@ async def follow_log(
         if position.last is not None:
             params["sinceTime"] = position.last
         complete, more, words = False, False, ""
+        # Logs that fell silent together are not opened anew together.
+        idle = min(idle_seconds, LOG_IDLE_SECONDS) * random.uniform(0.7, 1)  # noqa: S311
         try:
-            async with transport.follow(path, params, idle_seconds=min(idle_seconds, LOG_IDLE_SECONDS)) as reply:
+            async with transport.follow(path, params, idle_seconds=idle) as reply:
                 if unreadable:
                     unreadable = False
                     yield LogChunk(b"")

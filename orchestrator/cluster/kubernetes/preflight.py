@@ -1,5 +1,6 @@
 """What would stop every point, found before anything is created; and what a refused pod means."""
 
+import asyncio
 import copy
 import re
 from collections.abc import Iterator, Sequence
@@ -80,27 +81,11 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
                 f"no right to {right.verb} {right.name} in namespace {namespace}",
                 remedy="docs/rbac.md lists what kprof needs",
             )
-    for manifest in manifests:
-        try:
-            await dry_run(quick, namespace, manifest)
-        except ApiError as error:
-            if error.reason == "AlreadyExists":
-                continue  # adopted later
-            if "exceeded quota" in error.message:
-                if not _beyond_quota(error.message):
-                    continue  # waits for its turn
-                point = manifest.labels.get(POINT_ID_LABEL, manifest.name)
-                remedy = "raise the namespace's quota, or leave the point out with --only"
-                raise ClusterError(f"{point}: {error.message}", remedy=remedy) from error
-            if error.code == 404:
-                raise ClusterError(
-                    f"namespace {namespace} does not exist", remedy=f"kubectl create namespace {namespace}"
-                ) from error
-            refused = rejection(error, manifest)
-            if isinstance(refused, PodRejectedError):
-                point = manifest.labels.get(POINT_ID_LABEL, manifest.name)
-                raise UsageError(f"{point}: {refused.message}", remedy="mend `pod:` of the matrix") from error
-            raise refused from error
+    # The pool of connections bounds how many are under way; of several refused pods the first one is told.
+    tried = (_try_out(quick, namespace, manifest) for manifest in manifests)
+    for failure in await asyncio.gather(*tried, return_exceptions=True):
+        if failure is not None:
+            raise failure
     for kind, name in sorted(set(references(manifests))):
         await _must_exist(quick, namespace, kind, name)
     for queue in sorted({manifest.queue.name for manifest in manifests if manifest.queue is not None}):
@@ -110,6 +95,29 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
                 f"Kueue has no LocalQueue {queue} in namespace {namespace}",
                 remedy=f"kubectl -n {namespace} get localqueues; name one of them under `kueue.queueName`",
             )
+
+
+async def _try_out(quick: Transport, namespace: str, manifest: PodManifest) -> None:
+    try:
+        await dry_run(quick, namespace, manifest)
+    except ApiError as error:
+        if error.reason == "AlreadyExists":
+            return  # adopted later
+        if "exceeded quota" in error.message:
+            if not _beyond_quota(error.message):
+                return  # waits for its turn
+            point = manifest.labels.get(POINT_ID_LABEL, manifest.name)
+            remedy = "raise the namespace's quota, or leave the point out with --only"
+            raise ClusterError(f"{point}: {error.message}", remedy=remedy) from error
+        if error.code == 404:
+            raise ClusterError(
+                f"namespace {namespace} does not exist", remedy=f"kubectl create namespace {namespace}"
+            ) from error
+        refused = rejection(error, manifest)
+        if isinstance(refused, PodRejectedError):
+            point = manifest.labels.get(POINT_ID_LABEL, manifest.name)
+            raise UsageError(f"{point}: {refused.message}", remedy="mend `pod:` of the matrix") from error
+        raise refused from error
 
 
 def needed_rights(manifests: Sequence[PodManifest]) -> tuple[Right, ...]:
