@@ -113,6 +113,10 @@ def pod_trouble(pod: PodSnapshot | None) -> PodTrouble | None:
         kind, grace = _WAITING[container.reason]
         return PodTrouble(kind, f"{container.reason}: {container.message}", grace)
     if container.state == "terminated":
+        if container.reason in {"Unknown", "ContainerStatusUnknown"}:
+            # The kubelet found the container gone when it came back: its node was started anew.
+            words = f"{container.reason}: the node lost the container, as when it is rebooted"
+            return PodTrouble("pod.node_lost", words)
         if container.reason == "OOMKilled":
             return PodTrouble("host.oom", "OOMKilled: the container went over its memory limit")
         if container.reason in {"StartError", "ContainerCannotRun"}:

@@ -54,6 +54,7 @@ class PointRun:
         attempt: int,
         others_hold: Callable[[], bool] = lambda: False,
         earlier: str | None = None,
+        adopted: bool = False,
     ) -> None:
         self._cluster = cluster
         self._watch = watch
@@ -62,14 +63,16 @@ class PointRun:
         self._source = source
         self._attempt = attempt
         self._earlier = earlier
+        self._adopted = adopted
         self._seen = Observation()
         self._clock = PointClock(lambda: cluster.answering)
-        self._queueing = Queueing(cluster, watch, self._clock, point.timeouts.queue_seconds, others_hold)
+        self._queueing = Queueing(cluster, watch, self._clock, point.timeouts, others_hold)
 
     async def run(self, created: Callable[[PodSnapshot], None], progress: Progress, record: Record) -> PointResult:
         """Run the attempt to its result; raises ClusterError when kprof itself could not do its job.
 
-        `earlier` of the constructor is the failure kind for which the attempt before this one was given up.
+        `earlier` of the constructor is the failure kind for which the attempt before this one was given up; `adopted`
+        says that a kprof which was killed had made the pod, so that nobody knows when what began.
         """
         clock = asyncio.get_running_loop().time
         begin = clock()
@@ -87,6 +90,8 @@ class PointRun:
             created(pod)
             await self._observe(pod, progress)
             self._seen.seconds["total"] = clock() - begin
+            if self._adopted:
+                self._seen.seconds = {name: took for name, took in self._seen.seconds.items() if name == "probe"}
             result = self._verdict(self._watch.get(pod.uid) or pod)
             await self._record(result, record)
         except UnsavedResultError:
@@ -191,10 +196,12 @@ class PointRun:
             asyncio.create_task(self._seen.ready.wait()),
             asyncio.create_task(self._watch.wait_for(pod.uid, lambda now: now != seen)),
         }
-        done, pending = await asyncio.wait(waiters, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        try:
+            done, _ = await asyncio.wait(waiters, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiters:
+                task.cancel()
+            await asyncio.gather(*waiters, return_exceptions=True)
         for task in done:
             task.result()
 
@@ -230,6 +237,8 @@ class PointRun:
         """Yield what happened to this attempt that a reader of its figures should know."""
         if self._earlier is not None:
             yield f"the attempt before this one ended in {self._earlier}"
+        if self._adopted:
+            yield "the pod was taken over from a kprof that was killed: how long it took is not known"
         if self._clock.uncounted_seconds > UNCOUNTED_SECONDS:
             yield f"the cluster did not answer for {self._clock.uncounted_seconds:.0f} s, which no duration counts"
         skew = self._cluster.clock_skew_seconds

@@ -40,8 +40,9 @@ class Probing:
                 if self._clock() - begin > self._limit(probe):
                     self._cut_short(probe)
                     break
-            if probing.done():
-                probing.result()
+            for task in (probing, ended):
+                if task.done():
+                    task.result()  # raises what stopped it
         finally:
             for task in (ended, probing):
                 task.cancel()

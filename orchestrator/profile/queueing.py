@@ -8,6 +8,7 @@ from collections.abc import Callable
 from orchestrator.cluster.port import Cluster, PodManifest, PodRejectedError, PodSnapshot
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import KprofError
+from orchestrator.matrix.point import Timeouts
 from orchestrator.profile.clock import PointClock
 from orchestrator.profile.pod_failures import PodTrouble, fits_nowhere, pod_trouble
 from orchestrator.vllm_log import redact
@@ -27,6 +28,7 @@ Progress = Callable[[str], None]
 class Queueing:
     """Waits for the start of one pod.
 
+    `queue_seconds` limit the time without a node, `startup_seconds` that from there to the first container.
     `others_hold` says whether other points of the sweep hold devices: waiting for these is no sign of trouble.
     """
 
@@ -35,13 +37,14 @@ class Queueing:
         cluster: Cluster,
         watch: PodWatch,
         clock: PointClock,
-        queue_seconds: float,
+        timeouts: Timeouts,
         others_hold: Callable[[], bool],
     ) -> None:
         self._cluster = cluster
         self._watch = watch
         self._clock = clock
-        self._queue_seconds = queue_seconds
+        self._queue_seconds = timeouts.queue_seconds
+        self._startup_seconds = timeouts.startup_seconds
         self._others_hold = others_hold
         self._told = ""
         self._asked: float | None = None
@@ -76,6 +79,7 @@ class Queueing:
     async def started(self, pod: PodSnapshot, progress: Progress) -> PodTrouble | None:
         """Wait until the container runs or ran and return None, or return the trouble that outlasted its grace."""
         waited, last = 0.0, self._clock()
+        placed: float | None = None
         trouble_since: dict[str, float] = {}
         nowhere = _FitsNowhere(self._cluster)
         while True:
@@ -94,10 +98,15 @@ class Queueing:
             else:
                 trouble_since.clear()  # it mended itself; the next trouble has its whole grace again
             at = self._clock()
-            excused = self._others_hold() or (now is not None and now.gated is not None)
+            if now is not None and now.node is not None:
+                # It has its devices: what it waits for now is its image, or a volume.
+                placed = at if placed is None else placed
+                if at - placed > self._startup_seconds:
+                    return PodTrouble("pod.config", _not_started(now, at - placed))
+            excused = self._others_hold() or placed is not None or (now is not None and now.gated is not None)
             waited, last = waited if excused else waited + at - last, at
             if waited > self._queue_seconds:
-                words = (now.unschedulable if now else None) or "the pod did not start in time"
+                words = (now.unschedulable if now else None) or "no node was found in time"
                 return PodTrouble("pod.unschedulable", words)
             await self._tick(pod, now)
 
@@ -119,6 +128,12 @@ class Queueing:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TICK_SECONDS):
                 await self._watch.wait_for(pod.uid, lambda now: now != seen)
+
+
+def _not_started(pod: PodSnapshot, seconds: float) -> str:
+    reason = pod.container.reason if pod.container else "no container"
+    name = pod.pod_name
+    return f"on node {pod.node} for {seconds:.0f} s without starting: {reason}; see kubectl describe pod {name}"
 
 
 class _FitsNowhere:

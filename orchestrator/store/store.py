@@ -140,13 +140,6 @@ class Store:
         with self._transaction() as connection:
             connection.execute(t.runs.update().where(t.runs.c.id == run_id).values(finished_at=_now()))
 
-    def abandoned_runs(self, cluster: str) -> list[RunRecord]:
-        """Return the runs of a cluster with an attempt that never ended: kprof may have been killed in them."""
-        open_attempt = select(t.attempts.c.run_id).where(t.attempts.c.ended.is_(False))
-        query = select(t.runs).where((t.runs.c.cluster == cluster) & t.runs.c.id.in_(open_attempt))
-        with self._reading() as connection:
-            return [run_of(row) for row in connection.execute(query).mappings()]
-
     def describe_points(self, run_id: str, points: Sequence[Point]) -> None:
         """Take over ids, labels and expectations of an edited matrix: none of them changes what runs."""
         p = t.points.c
@@ -177,12 +170,6 @@ class Store:
         with self._transaction() as connection:
             where = (a.run_id == run_id) & (a.hash == point_hash) & (a.attempt == attempt)
             connection.execute(t.attempts.update().where(where).values(**values))
-
-    def end_attempts(self, run_id: str) -> None:
-        """Note that no pod of the run is left: its points are run again under new names."""
-        a = t.attempts.c
-        with self._transaction() as connection:
-            connection.execute(t.attempts.update().where((a.run_id == run_id) & a.ended.is_(False)).values(ended=True))
 
     def next_attempt(self, run_id: str, point_hash: str) -> int:
         """Return the attempt to work on: the last one that has no end yet, else a new one."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.cluster.manifest import Simulation, avoiding, pod_name, render_pod
 from orchestrator.cluster.port import POINT_LABEL, Cluster, PodManifest, PodSnapshot, PodStuckError
+from orchestrator.cluster.uninterrupted import uninterrupted
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import ClusterError, KprofError, RunDrivenError, UsageError
 from orchestrator.matrix.expand import LoadedMatrix
@@ -21,7 +22,8 @@ from orchestrator.sweep.schedule import Limits, longest_first, startable
 from orchestrator.sweep.trouble import Troubles, of_cluster
 
 QUEUED_AT_ONCE = 20  # Jobs that wait in a queue of Kueue, which orders them better than a sweep could
-POLL_SECONDS = 10.0  # how often to ask for free devices while nothing ends
+POLL_SECONDS = 10.0  # how often to look around while nothing ends
+DEVICES_SECONDS = 60.0  # how often to ask for free devices while none of the sweep's own pods goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class Sweep:
         self._checked = False
         self._holding: set[str] = set()  # hashes of points whose container runs
         self._driven: set[str] = set()  # names of the pods of attempts that go on
+        self._present: set[str] = set()  # names of pods that a killed kprof left
+        self._free: dict[str | None, int | None] = {}  # devices by resource, when the cluster was last asked
+        self._looked = 0.0
+        self._seen_pods: set[str] = set()
         self._unsaved = False
 
     async def prepare(self, selected: Sequence[Point], *, fresh: bool, repeat: bool = False) -> RunRecord:
@@ -82,27 +88,13 @@ class Sweep:
         )
 
     async def _clear_abandoned(self, run: RunRecord) -> None:
-        """Delete what killed kprofs left of other runs, of this store or of any, unless somebody drives them again."""
-        for other in self._store.abandoned_runs(self._cluster.name):
-            if other.id != run.id:
-                with contextlib.suppress(RunDrivenError), self._store.driving(other):
-                    await self._clear(other.id)
+        """Delete what killed kprofs left of other runs, of any store, unless somebody drives them again."""
         for name in await self._cluster.abandoned():
             if name != run.id:
+                # One that cannot be cleared is for its owner to look at; `kprof clean` says what is wrong.
                 with contextlib.suppress(RunDrivenError, ClusterError):
-                    await self._clear(name)
-
-    async def _clear(self, run: str) -> None:
-        async with self._cluster.hold(run):
-            await self._close(run)
-
-    async def _close(self, run: str) -> list[str]:
-        """Delete what is left of a run; return the pods that stay. If there are none, no attempt is open any more."""
-        stuck = await self._cluster.close_run(run)
-        if not stuck:
-            with contextlib.suppress(KprofError):  # the next sweep then looks once more
-                self._store.end_attempts(run)
-        return stuck
+                    async with self._cluster.hold(name):
+                        await self._cluster.close_run(name)
 
     def _all_have_results(self, run: RunRecord, selected: Sequence[Point]) -> bool:
         done = {result.point.hash for result in self._store.results(run.id)}
@@ -138,7 +130,7 @@ class Sweep:
                 await self._drive(run, watch, waiting)
         finally:
             if not self._unsaved:
-                self.left_behind = await self._close(run.id)
+                self.left_behind = await uninterrupted(self._cluster.close_run(run.id))
         if self._stopped is not None:
             raise ClusterError(self._stopped, remedy="mend it, then run the same command: it goes on from here")
         self._finish(run)
@@ -175,7 +167,8 @@ class Sweep:
     async def _drive(self, run: RunRecord, watch: PodWatch, waiting: list[Point]) -> None:
         running: dict[asyncio.Task[bool], Point] = {}
         # Pods that a killed kprof left running hold devices already: they go first, whatever is free.
-        present = {pod.labels.get(POINT_LABEL) for pod in watch.pods()}
+        self._present = {pod.name for pod in watch.pods()}
+        present = {pod.labels.get(POINT_LABEL) for pod in watch.pods() if not pod.deleting}
         adopt = [point for point in waiting if point.hash in present]
         try:
             async with asyncio.TaskGroup() as group:
@@ -186,6 +179,7 @@ class Sweep:
                     elif not chosen and not running:
                         # Nothing of ours holds a device, so waiting frees none: the cluster's queue decides, and the
                         # point's own limit on queueing.
+                        await self._pods_that_stay(waiting[0], watch)
                         chosen = waiting[:1]
                     adopt = []
                     for point in chosen:
@@ -195,6 +189,7 @@ class Sweep:
                         running, timeout=POLL_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
                     )
                     for task in done:
+                        self._free.clear()
                         point = running.pop(task)
                         if task.exception() is None and task.result():
                             await self._cluster.open_run(run.id)  # whoever deleted the anchor took the pod along
@@ -207,14 +202,39 @@ class Sweep:
             queued = sum(point.hash not in self._holding for point in running)
             chosen = startable(waiting, running, {}, self._limits, self._leaving(watch))
             return chosen[: max(0, QUEUED_AT_ONCE - queued)]
-        resources = {point.accelerator.resource for point in waiting}
-        free = {resource: await self._cluster.free_devices(resource) for resource in resources}
+        free = await self._free_devices(waiting, watch)
         chosen = startable(waiting, running, free, self._limits, self._leaving(watch))
         # Where the cluster does not tell what is free, one point at a time queues; its neighbours would only wait too.
         blind = {resource for resource, count in free.items() if count is None and resource is not None}
         queued = any(point.accelerator.resource in blind and point.hash not in self._holding for point in running)
         first = [point for point in chosen if point.accelerator.resource in blind][: 0 if queued else 1]
-        return [point for point in chosen if point.accelerator.resource not in blind or point in first]
+        chosen = [point for point in chosen if point.accelerator.resource not in blind or point in first]
+        for point in chosen:
+            if (known := free[point.accelerator.resource]) is not None:
+                free[point.accelerator.resource] = max(0, known - max(1, point.accelerator.count))
+        return chosen
+
+    async def _free_devices(self, waiting: Sequence[Point], watch: PodWatch) -> dict[str | None, int | None]:
+        """Return what is free by resource; on a large cluster that is a long list, so it is asked for rarely."""
+        clock, pods = asyncio.get_running_loop().time, {pod.name for pod in watch.pods()}
+        if self._seen_pods - pods or clock() - self._looked > DEVICES_SECONDS:
+            self._free.clear()
+        self._seen_pods = pods
+        for resource in {point.accelerator.resource for point in waiting} - self._free.keys():
+            self._free[resource] = await self._cluster.free_devices(resource)
+            self._looked = clock()
+        return self._free
+
+    async def _pods_that_stay(self, point: Point, watch: PodWatch) -> None:
+        """Wait while pods that do not go away leave no room for a point within --max-gpus."""
+        clock, limit = asyncio.get_running_loop().time, self._limits.max_gpus
+        end = clock() + point.timeouts.queue_seconds
+        while limit is not None and self._leaving(watch) + point.accelerator.count > limit:
+            if clock() > end:
+                names = ", ".join(pod.pod_name for pod in watch.pods() if pod.name not in self._driven)
+                words = f"no room for {point.id} within --max-gpus {limit}: pods that do not go away hold it: {names}"
+                raise ClusterError(words, remedy="look at their nodes: kubectl describe pod")
+            await asyncio.sleep(POLL_SECONDS)
 
     def _leaving(self, watch: PodWatch) -> int:
         """Return the devices of pods whose attempts have ended: until they are gone, they may still hold them."""
@@ -246,7 +266,8 @@ class Sweep:
             return bool(self._holding - {point.hash})
 
         earlier = self._troubles.earlier.pop(point.hash, None)
-        job = PointRun(self._cluster, watch, point, manifest, self.source, attempt, others_hold, earlier)
+        adopted = manifest.name in self._present
+        job = PointRun(self._cluster, watch, point, manifest, self.source, attempt, others_hold, earlier, adopted)
         try:
             result = await job.run(created, progress, record)
         except UnsavedResultError:

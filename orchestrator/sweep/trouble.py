@@ -6,8 +6,10 @@ from orchestrator.profile.result import PointResult
 
 # Kinds that speak of the cluster and not of the configuration: the same command tries these points again.
 CLUSTER_TROUBLE = "pod."
+# What the log tells of the device, of whoever else uses it, of the model's server, or of a signal.
+NOT_THE_CONFIGURATION = frozenset({"gpu.hardware", "gpu.busy", "model.unreachable", "interrupted"})
 # How often one point is tried again within one sweep, for kinds that mend themselves elsewhere or later.
-RETRIES = {"pod.evicted": 2, "pod.preempted": 5, "pod.node_lost": 1, "pod.admission": 2}
+RETRIES = {"pod.evicted": 2, "pod.preempted": 5, "pod.node_lost": 1, "pod.admission": 2, "gpu.hardware": 1}
 ALIKE_LIMIT = 3  # the same trouble on so many points, one after the other, means that every point has it
 MANY_POINTS = 6  # of which more than half with the same trouble mean that, too
 FAULTS_OF_A_NODE = 2
@@ -15,7 +17,7 @@ FAULTS_OF_A_NODE = 2
 
 def of_cluster(kind: str | None) -> bool:
     """Say whether a failure kind blames the cluster."""
-    return (kind or "").startswith(CLUSTER_TROUBLE)
+    return kind is not None and (kind.startswith(CLUSTER_TROUBLE) or kind in NOT_THE_CONFIGURATION)
 
 
 class Troubles:

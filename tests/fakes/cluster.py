@@ -278,10 +278,12 @@ class FakeCluster:
         self.events.append(("open", run))
 
     async def close_run(self, run: str) -> list[str]:
-        """Note that the run is closed; pods that are left are an event of their own."""
+        """Note that the run is closed; pods that are left are an event of their own, and go."""
         assert run in self.open_runs, "a run that was not opened is closed"
         self.open_runs.discard(run)
         self.events += [("left", name) for name in self.pods]
+        for pod in list(self.pods.values()):
+            pod.vanish()
         self.events.append(("close", run))
         return []
 

@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 
 from orchestrator.cluster.job import object_of
 from orchestrator.cluster.kubernetes.credentials import Credentials
+from orchestrator.cluster.kubernetes.devices import read_devices
 from orchestrator.cluster.kubernetes.doctor import Doctor
 from orchestrator.cluster.kubernetes.kueue import why_waiting
 from orchestrator.cluster.kubernetes.lease import RunLease, abandoned_runs, lease_path
 from orchestrator.cluster.kubernetes.logs import LOG_IDLE_SECONDS, follow_log
 from orchestrator.cluster.kubernetes.preflight import preflight, rejection
 from orchestrator.cluster.kubernetes.routes import Routes
-from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of, takes_pods
 from orchestrator.cluster.kubernetes.transport import ApiError, Object, Transport
 from orchestrator.cluster.kubernetes.workloads import BarePods, QueuedJobs, Workloads
 from orchestrator.cluster.port import (
@@ -35,6 +35,7 @@ from orchestrator.cluster.port import (
 from orchestrator.errors import ClusterError
 
 GONE_GRACE_SECONDS = 60.0
+DEVICES_SECONDS = 10.0  # for each page of nodes or pods; a sweep goes on without knowing what is free
 
 
 class KubernetesCluster:
@@ -106,29 +107,14 @@ class KubernetesCluster:
         return Doctor(self.transport, self.namespace, manifests).findings()
 
     async def free_devices(self, resource: str | None) -> int | None:
-        """Return allocatable minus requested devices over all nodes; None without the right to read nodes."""
+        """Return allocatable minus requested devices over all nodes; None where that is not told in time."""
         if resource is None:
             return None
         try:
-            nodes = await self.transport.call("GET", "/api/v1/nodes")
-            pods = await self.transport.call("GET", "/api/v1/pods", {"fieldSelector": LIVE_PODS})
-        except ApiError as error:
-            if error.code == 403:
-                return None
-            raise ClusterError(f"reading nodes: {error.message}") from error
-        total = 0
-        for node in nodes.get("items") or []:
-            if not takes_pods(node):
-                continue
-            text = str(((node.get("status") or {}).get("allocatable") or {}).get(resource, "0"))
-            total += int(text) if text.isdigit() else 0
-        # A pod without a node takes nothing yet, except kprof's own, which the scheduler is about to place.
-        taken = sum(
-            devices_of(pod, resource)
-            for pod in pods.get("items") or []
-            if (pod.get("spec") or {}).get("nodeName") or RUN_LABEL in ((pod.get("metadata") or {}).get("labels") or {})
-        )
-        return max(0, total - taken)
+            devices = await read_devices(self.transport.optional(DEVICES_SECONDS))
+        except (ApiError, ClusterError):
+            return None
+        return devices.free(resource)
 
     def hurry(self) -> None:
         """Give up on an outage after a few seconds from now on."""
@@ -189,13 +175,15 @@ class KubernetesCluster:
             raise ClusterError(f"listing the run's pods: {error.message}", remedy="see docs/rbac.md") from error
         went = await asyncio.gather(*(self._goes(pod) for pod in pods))
         path = f"/api/v1/namespaces/{self.namespace}/configmaps/{self._anchor_name(run)}"
-        body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if (uid := self._anchors.get(run)) is not None:
+            body["preconditions"] = {"uid": uid}  # another kprof may drive the run by now, with an anchor of its own
         try:
             await self.transport.call("DELETE", path, body=body)
         except ApiError as error:
-            if error.code != 404:
+            if error.code not in {404, 409}:
                 raise ClusterError(f"deleting the run's anchor: {error.message}") from error
-        return [pod.name for pod, gone in zip(pods, went, strict=True) if not gone]
+        return [pod.pod_name for pod, gone in zip(pods, went, strict=True) if not gone]
 
     async def leftovers(self) -> list[Leftover]:
         """Return the pods, anchors and Leases of every run in the namespace."""
@@ -292,9 +280,10 @@ class KubernetesCluster:
         try:
             grace = await self._workloads.delete(pod)
         except ApiError as error:
-            if error.code == 404 or (error.code == 409 and "UID" in error.message):
-                return
-            raise ClusterError(f"deleting {pod.name}: {error.message}", remedy="see docs/rbac.md") from error
+            # 404: an earlier request may have done it, and a Job's pod may still be there.
+            if error.code != 404 and not (error.code == 409 and "UID" in error.message):
+                raise ClusterError(f"deleting {pod.name}: {error.message}", remedy="see docs/rbac.md") from error
+            grace = 0.0
         await self._wait_gone(pod, grace + GONE_GRACE_SECONDS)
 
     async def _goes(self, pod: PodSnapshot) -> bool:
@@ -314,7 +303,8 @@ class KubernetesCluster:
             if clock() > end or self.transport.health.late:
                 # Forcing it would free the name while the device may still be held.
                 raise PodStuckError(
-                    f"pod {pod.name} does not go away", remedy=f"look at its node: kubectl describe pod {pod.name}"
+                    f"pod {now.pod_name} does not go away",
+                    remedy=f"look at its node: kubectl describe pod {now.pod_name}",
                 )
             await asyncio.sleep(pause)
             pause = min(2.0, pause * 1.5)

@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from orchestrator.cluster.kubernetes.devices import read_devices
 from orchestrator.cluster.kubernetes.kueue import installed_version, local_queue
+from orchestrator.cluster.kubernetes.pages import items
 from orchestrator.cluster.kubernetes.preflight import (
     HELPFUL_QUEUE_RIGHTS,
     HELPFUL_RIGHTS,
@@ -15,7 +17,6 @@ from orchestrator.cluster.kubernetes.preflight import (
     needed_rights,
     references,
 )
-from orchestrator.cluster.kubernetes.snapshot import LIVE_PODS, devices_of, takes_pods
 from orchestrator.cluster.kubernetes.transport import ApiError, Transport
 from orchestrator.cluster.port import POINT_ID_LABEL, Finding, Level, PodManifest
 from orchestrator.errors import ClusterError
@@ -109,19 +110,19 @@ class Doctor:
             yield Finding(Level.OK, "pod security", f"{self._namespace} enforces {level or 'nothing'}")
 
     async def _devices(self) -> AsyncIterator[Finding]:
-        nodes = await self._items("/api/v1/nodes")
-        pods = await self._items("/api/v1/pods", {"fieldSelector": LIVE_PODS})
-        if nodes is None or pods is None:
+        try:
+            devices = await read_devices(self._transport)
+        except ApiError:
             return  # told by the access check
         wanted = {manifest.resource for manifest in self._manifests if manifest.resource}
-        resources = wanted | {name for node in nodes for name in _allocatable(node) if _is_accelerator(name)}
+        resources = wanted | {name for node in devices.nodes for name in node.allocatable if _is_accelerator(name)}
         for resource in sorted(resources):
-            free = {node["metadata"]["name"]: _free(node, pods, resource) for node in nodes}
-            total = sum(_count(_allocatable(node).get(resource)) for node in nodes)
-            largest = max(free.values(), default=0)
-            text = f"{resource}: {sum(free.values())} of {total} free on {sum(bool(n) for n in free.values())} nodes"
+            free = [node.free(resource) for node in devices.nodes]
+            total = sum(node.allocatable[resource] for node in devices.nodes)
+            largest = max(free, default=0)
+            text = f"{resource}: {sum(free)} of {total} free on {sum(map(bool, free))} nodes"
             most = max((m.devices for m in self._manifests if m.resource == resource), default=0)
-            biggest = max((_count(_allocatable(node).get(resource)) for node in nodes), default=0)
+            biggest = max((node.allocatable[resource] for node in devices.nodes), default=0)
             if most > biggest:
                 yield Finding(
                     Level.FAIL,
@@ -218,9 +219,9 @@ class Doctor:
         elif self._manifests and not refused:
             yield Finding(Level.OK, "pods", f"the API server accepts all {len(self._manifests)} pods")
 
-    async def _items(self, path: str, params: dict[str, str] | None = None) -> list[dict[str, Any]] | None:
+    async def _items(self, path: str) -> list[dict[str, Any]] | None:
         try:
-            return list((await self._transport.call("GET", path, params)).get("items") or [])
+            return [item async for item in items(self._transport, path)]
         except ApiError:
             return None
 
@@ -231,18 +232,6 @@ def _is_accelerator(name: str) -> bool:
 
 def _count(text: object) -> int:
     return int(str(text)) if str(text).isdigit() else 0
-
-
-def _allocatable(node: dict[str, Any]) -> dict[str, str]:
-    return dict((node.get("status") or {}).get("allocatable") or {})
-
-
-def _free(node: dict[str, Any], pods: Sequence[dict[str, Any]], resource: str) -> int:
-    if not takes_pods(node):
-        return 0
-    name = node["metadata"]["name"]
-    taken = sum(devices_of(pod, resource) for pod in pods if (pod.get("spec") or {}).get("nodeName") == name)
-    return max(0, _count(_allocatable(node).get(resource)) - taken)
 
 
 def _has_image(node: dict[str, Any], image: str) -> bool:

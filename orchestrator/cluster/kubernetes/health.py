@@ -12,7 +12,7 @@ LOOK_SECONDS = 5.0
 SLEPT_SECONDS = 30.0
 
 
-def _boot_time() -> float:
+def boot_time() -> float:
     """Return seconds that go on while the machine sleeps, where the system has such a clock."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.time() if clock is None else time.clock_gettime(clock)
@@ -71,7 +71,7 @@ class Health:
     async def drop_streams_after_sleep(self) -> None:
         """Watch for a sleep of this machine or process, for ever."""
         while True:
-            before = _boot_time()
+            before = boot_time()
             await asyncio.sleep(LOOK_SECONDS)
-            if _boot_time() - before > LOOK_SECONDS + SLEPT_SECONDS:
+            if boot_time() - before > LOOK_SECONDS + SLEPT_SECONDS:
                 self.drop_streams()

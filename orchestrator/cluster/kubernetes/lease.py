@@ -5,9 +5,11 @@ import datetime
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from orchestrator.cluster.kubernetes.health import boot_time
 from orchestrator.cluster.kubernetes.transport import ApiError, Object, Transport
 from orchestrator.cluster.port import MANAGED, RUN_LABEL
 from orchestrator.cluster.process import Driver
+from orchestrator.cluster.uninterrupted import uninterrupted
 from orchestrator.errors import ClusterError, RunDrivenError
 
 LEASE_SECONDS = 15
@@ -73,7 +75,7 @@ class RunLease:
         self._path = f"{self._leases}/{self._name}"
         self._driver = driver or Driver.this()
         self._lease: Object = {}
-        self._renewed = 0.0
+        self._renewed = (0.0, 0.0)  # by the loop's clock, and by one that goes on while the machine sleeps
         self._lost: RunDrivenError | None = None
         self._renewal = asyncio.Lock()
 
@@ -107,7 +109,7 @@ class RunLease:
             inside = False
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            await self._release()
+            await uninterrupted(self._release())
 
     async def confirm(self) -> None:
         """Return once the Lease is surely held, so that the caller may change the run; raises RunDrivenError.
@@ -117,7 +119,8 @@ class RunLease:
         async with self._renewal:
             if self._lost is not None:
                 raise self._lost
-            if asyncio.get_running_loop().time() - self._renewed > SURE_SECONDS:
+            # The loop's clock stands still while the machine sleeps.
+            if any(now - then > SURE_SECONDS for now, then in zip(_clocks(), self._renewed, strict=True)):
                 await self._renew_once(self._transport)
 
     async def _acquire(self) -> None:
@@ -133,7 +136,7 @@ class RunLease:
             await self._acquire()  # somebody was faster; now it is fresh
 
     async def _created(self) -> bool:
-        began = asyncio.get_running_loop().time()
+        began = _clocks()
         try:
             self._lease = await self._transport.call("POST", self._leases, body=self._new())
         except ApiError as error:
@@ -181,7 +184,7 @@ class RunLease:
 
     async def _write(self, transport: Transport | None = None) -> bool:
         """Write holder and time; False when the Lease changed since it was read, or is gone."""
-        began = asyncio.get_running_loop().time()
+        began = _clocks()
         body = {**self._lease, "spec": self._new()["spec"]}
         try:
             self._lease = await (transport or self._transport).call("PUT", self._path, body=body)
@@ -213,6 +216,10 @@ class RunLease:
 
     def _new(self) -> Object:
         return _body(self._name, self._run, self._driver)
+
+
+def _clocks() -> tuple[float, float]:
+    return asyncio.get_running_loop().time(), boot_time()
 
 
 def _failure(task: asyncio.Task[None]) -> BaseException | None:

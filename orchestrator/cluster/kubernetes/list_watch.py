@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from orchestrator.cluster.kubernetes.pages import pages
 from orchestrator.cluster.kubernetes.transport import (
     RETRIED,
     TRANSPORT_ERRORS,
@@ -16,9 +17,9 @@ from orchestrator.cluster.kubernetes.transport import (
 from orchestrator.cluster.port import Change, PodSnapshot
 from orchestrator.errors import ClusterError
 
-PAGE = "500"
 HEALTHY_SECONDS = 5.0  # a watch that lived this long, or told something, resets the back-off
 MAX_WAIT_SECONDS = 30.0
+REFUSED_SECONDS = 60.0  # an API server that has just started may know its rules only after a while
 RELIST_SECONDS = 300.0  # a watch from a version of the future is silent for ever; a fresh list is not
 
 
@@ -26,34 +27,38 @@ Read = Callable[[Mapping[str, Any]], PodSnapshot]
 
 
 async def list_watch(transport: Transport, path: str, selector: str, read: Read) -> AsyncIterator[Change]:
-    """Yield a listing first and after every relist, then changes. Raises ClusterError when access is denied.
+    """Yield a listing first and after every relist, then changes. Raises ClusterError when access stays denied.
 
     `read` makes a snapshot of one object as the API server sends it.
     """
     clock = asyncio.get_running_loop().time
     version: str | None = None
     failures, listed = 0, 0.0
+    refused: float | None = None
     while True:
         begin, alive = clock(), False
         try:
             if version is None or clock() - listed > RELIST_SECONDS:
-                items, version = await _list(transport, path, selector)
+                found, version = await _list(transport, path, selector)
                 listed = clock()
-                yield Change(listing=[read(item) for item in items])
+                yield Change(listing=[read(item) for item in found])
             async for kind, item in _watch(transport, path, selector, version):
                 version = (item.get("metadata") or {}).get("resourceVersion") or version
-                alive = True
+                alive, refused = True, None
                 if kind != "BOOKMARK":
                     yield Change(pod=read(item), deleted=kind == "DELETED")
+            refused = None
         except ApiError as error:
-            if error.code in {401, 403, 404, 405}:
+            denied = error.code in {401, 403}
+            refused = (begin if refused is None else refused) if denied else None
+            if error.code in {404, 405} or (refused is not None and clock() - refused > REFUSED_SECONDS):
                 what = path.rpartition("/")[2]
                 raise ClusterError(f"watching {what}: {error.message}", remedy="see docs/rbac.md") from error
             if error.code not in RETRIED or "resource version" in error.message.lower():
                 alive = version is not None and clock() - listed > HEALTHY_SECONDS  # after an outage, list at once
                 version = None  # too old, or of a future that a restored etcd does not know
         except TimeoutError:
-            alive = True  # an idle watch: go on from the last version
+            alive, refused = True, None  # an idle watch: go on from the last version
         except (*TRANSPORT_ERRORS, ValueError, KeyError, TypeError):
             pass  # a cut, or half an answer: go on from the last version
         # A watch that lived, or that told something, was healthy; the next one need not wait long.
@@ -63,16 +68,12 @@ async def list_watch(transport: Transport, path: str, selector: str, read: Read)
 
 
 async def _list(transport: Transport, path: str, selector: str) -> tuple[list[dict[str, Any]], str]:
-    items: list[dict[str, Any]] = []
-    token = ""
-    while True:
-        params = {"labelSelector": selector, "limit": PAGE} | ({"continue": token} if token else {})
-        page = await transport.call("GET", path, params)
-        items += page.get("items") or []
-        metadata = page.get("metadata") or {}
-        token = metadata.get("continue") or ""
-        if not token:
-            return items, str(metadata["resourceVersion"])
+    found: list[dict[str, Any]] = []
+    version = ""
+    async for page in pages(transport, path, {"labelSelector": selector}):
+        found += page.get("items") or []
+        version = str(page["metadata"]["resourceVersion"])
+    return found, version
 
 
 async def _watch(

@@ -13,6 +13,9 @@ from orchestrator.cluster.port import POINT_ID_LABEL, PodManifest, PodRejectedEr
 from orchestrator.errors import ClusterError, KprofError, UsageError
 
 # exceeded quota: q, requested: requests.nvidia.com/gpu=2, used: ...=4, limited: requests.nvidia.com/gpu=5
+# Of a refusal that concerns every pod; what else is forbidden is forbidden to this one: by a LimitRange, an image
+# policy, a service account or a priority class that is not there, the level of pod security.
+_NO_ACCESS = ("cannot create resource", "being terminated")
 _QUOTA = re.compile(r"requested: [\w./-]+=(\d{1,9})\b.{0,400}limited: [\w./-]+=(\d{1,9})\b")
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -198,12 +201,13 @@ def _beyond_quota(text: str) -> bool:
 def rejection(error: ApiError, manifest: PodManifest) -> KprofError:
     """Say what a refused create means: a verdict on this pod, or no access at all."""
     text = error.message
-    if "exceeded quota" in text:
-        return PodRejectedError("pod.quota", text, waits=not _beyond_quota(text))
-    if "violates PodSecurity" in text or "admission webhook" in text or "per Container is" in text:
+    if "exceeded quota" in text or "failed quota" in text:
+        # A failed quota wants something of the pod that it does not say, which no waiting brings.
+        return PodRejectedError("pod.quota", text, waits="exceeded quota" in text and not _beyond_quota(text))
+    if (error.reason == "Forbidden" and not any(words in text for words in _NO_ACCESS)) or "admission webhook" in text:
         return PodRejectedError("pod.admission", text)
     if error.code in {400, 422}:
         return PodRejectedError("pod.config", text)
-    if error.code == 403:
+    if error.code in {401, 403}:
         return _denied(error, f"creating pod {manifest.name}")
     return ClusterError(f"creating pod {manifest.name}: {text or error.reason}", remedy="run the same command again")

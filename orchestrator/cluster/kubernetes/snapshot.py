@@ -5,7 +5,6 @@ from typing import Any
 
 from orchestrator.cluster.port import CONTAINER, Container, Phase, PodSnapshot
 
-LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"  # a field selector
 _STATES = ("terminated", "running", "waiting")
 
 
@@ -55,20 +54,3 @@ def _container(status: Mapping[str, Any]) -> Container | None:
                     restarts=restarts if isinstance(restarts := item.get("restartCount"), int) else 0,
                 )
     return None
-
-
-def takes_pods(node: Mapping[str, Any]) -> bool:
-    """Say whether a node object is neither cordoned nor out of reach."""
-    conditions = (node.get("status") or {}).get("conditions") or []
-    lost = any(item.get("type") == "Ready" and item.get("status") != "True" for item in conditions)
-    return not lost and not (node.get("spec") or {}).get("unschedulable")
-
-
-def devices_of(raw: Mapping[str, Any], resource: str) -> int:
-    """Return how many devices of a resource a pod object asks for."""
-    total = 0
-    for container in (raw.get("spec") or {}).get("containers") or []:
-        amounts = (container.get("resources") or {}).get("limits") or {}
-        text = str(amounts.get(resource, "0"))
-        total += int(text) if text.isdigit() else 0
-    return total

@@ -109,6 +109,12 @@ class Transport:
         other._call_seconds = min(CALL_SECONDS, max(SHORTEST_CALL_SECONDS, seconds))  # noqa: SLF001
         return other
 
+    def optional(self, seconds: float) -> "Transport":
+        """Return the same connections for what is not needed: no answer to it says that the cluster is away."""
+        other = self.with_outage(seconds)
+        other.health = Health()
+        return other
+
     def hurry(self) -> None:
         """Give up on outages a few seconds from now, however many calls they hold up."""
         self.health.give_up_at = time.monotonic() + HURRIED_OUTAGE_SECONDS
@@ -165,6 +171,7 @@ class Transport:
             ) as reply:
                 if reply.status == 401 and not renew:
                     continue
+                self._credentials.accepted |= reply.status < 300
                 yield reply
                 return
 

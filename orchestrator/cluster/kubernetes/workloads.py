@@ -1,7 +1,7 @@
 """What a point is in the cluster: a bare pod, or under Kueue a Job with the pod that it makes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from orchestrator.cluster.port import ATTEMPT_LABEL, POINT_LABEL, RUN_LABEL, Cha
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+HURRIED_GRACE_SECONDS = 5
 JOB_GRACE_SECONDS = 30.0  # of the pod that goes with it
 EVICTED_BY_QUEUE = "EvictedByQueue"
 
@@ -78,8 +79,11 @@ class BarePods:
         return list_watch(self._transport, self.path, f"{RUN_LABEL}={run}", read_pod)
 
     async def delete(self, pod: PodSnapshot) -> float:
-        """Delete a pod with its own grace period."""
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
+        """Delete a pod with its own grace period, or a short one when kprof itself has little time left."""
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
+        if self._transport.health.give_up_at is not None:
+            # Not 0, which would free the name before the node has let go of the devices.
+            options["gracePeriodSeconds"] = HURRIED_GRACE_SECONDS
         left = await self._transport.call("DELETE", f"{self.path}/{pod.name}", body=options)
         return float((left.get("metadata") or {}).get("deletionGracePeriodSeconds") or 0)
 
@@ -107,14 +111,13 @@ class QueuedJobs:
         pods = [read_pod(item) for item in found.get("items") or []]
         if raw is not None:
             return self._merged(read_job(raw), pods[-1] if pods else None)
-        if pods:
-            return replace(pods[-1], name=name, uid=pods[-1].labels.get(JOB_UID_LABEL, ""), deleting=True)
-        return None
+        return _orphan(pods[-1]) if pods else None
 
     async def of_run(self, run: str) -> list[PodSnapshot]:
-        """Return the Jobs of a run."""
+        """Return the Jobs of a run, and the pods that outlive theirs."""
         left = await self._transport.call("GET", self.path, {"labelSelector": f"{RUN_LABEL}={run}"})
-        return [read_job(item) for item in left.get("items") or []]
+        jobs = [read_job(item) for item in left.get("items") or []]
+        return self._whole(jobs, await self._pods.of_run(run))
 
     async def delete(self, pod: PodSnapshot) -> float:
         """Delete a Job; its pod goes with it."""
@@ -145,30 +148,61 @@ class QueuedJobs:
         ]
         jobs: dict[str, PodSnapshot] | None = None
         pods: dict[str, PodSnapshot] | None = None
+        told: dict[str, PodSnapshot] = {}
         try:
             while True:
                 of_jobs, change = await queue.get()
                 if isinstance(change, BaseException):
                     raise change
                 if of_jobs:
-                    jobs = _updated(jobs, change)
+                    jobs = await self._updated(jobs, change, self._job)
                 else:
-                    pods = _updated(pods, change)
+                    pods = await self._updated(pods, change, self._pods.get)
                 if jobs is None or pods is None:
                     continue
-                if of_jobs and change.deleted:
-                    yield change
-                elif change.listing is not None:
-                    yield Change(listing=[self._merged(job, _pod_of(job, pods)) for job in jobs.values()])
-                elif change.pod is not None:
-                    of = change.pod
-                    for job in jobs.values():
-                        if _attempt(job) == _attempt(of):
-                            yield Change(self._merged(job, _pod_of(job, pods)))
+                before, told = told, {one.uid: one for one in self._whole(jobs.values(), pods.values())}
+                if change.listing is not None:
+                    yield Change(listing=list(told.values()))
+                    continue
+                for uid, one in told.items():
+                    if before.get(uid) != one:
+                        yield Change(one)
+                for uid in before.keys() - told.keys():
+                    yield Change(before[uid], deleted=True)
         finally:
             for task in feeds:
                 task.cancel()
             await asyncio.gather(*feeds, return_exceptions=True)
+
+    async def _job(self, name: str) -> PodSnapshot | None:
+        raw = await _found(self._transport, f"{self.path}/{name}")
+        return None if raw is None else read_job(raw)
+
+    async def _updated(
+        self,
+        known: dict[str, PodSnapshot] | None,
+        change: Change,
+        get: Callable[[str], Awaitable[PodSnapshot | None]],
+    ) -> dict[str, PodSnapshot]:
+        """Take in a change; what a listing lacks is asked for by name, since a list may be falsely empty."""
+        now = dict(known or {})
+        if change.listing is not None:
+            listed = {pod.uid: pod for pod in change.listing}
+            for uid, pod in now.items():
+                if uid not in listed and (found := await get(pod.name)) is not None and found.uid == uid:
+                    listed[uid] = found
+            return listed
+        if change.pod is not None and change.deleted:
+            now.pop(change.pod.uid, None)
+        elif change.pod is not None:
+            now[change.pod.uid] = change.pod
+        return now
+
+    def _whole(self, jobs: Iterable[PodSnapshot], pods: Iterable[PodSnapshot]) -> list[PodSnapshot]:
+        """Return each Job with its newest pod, and each pod that outlives its Job: that one still holds devices."""
+        newest = {_attempt(pod): pod for pod in pods}
+        merged = [self._merged(job, newest.pop(_attempt(job), None)) for job in jobs]
+        return merged + [_orphan(pod) for pod in newest.values()]
 
     def _merged(self, job: PodSnapshot, pod: PodSnapshot | None) -> PodSnapshot:
         """Return the Job as the pod that it stands for."""
@@ -191,19 +225,10 @@ def _attempt(pod: PodSnapshot) -> tuple[str | None, str | None]:
     return pod.labels.get(POINT_LABEL), pod.labels.get(ATTEMPT_LABEL)
 
 
-def _pod_of(job: PodSnapshot, pods: Mapping[str, PodSnapshot]) -> PodSnapshot | None:
-    return next((pod for pod in reversed(list(pods.values())) if _attempt(pod) == _attempt(job)), None)
-
-
-def _updated(known: dict[str, PodSnapshot] | None, change: Change) -> dict[str, PodSnapshot]:
-    if change.listing is not None:
-        return {pod.uid: pod for pod in change.listing}
-    now = dict(known or {})
-    if change.pod is not None and change.deleted:
-        now.pop(change.pod.uid, None)
-    elif change.pod is not None:
-        now[change.pod.uid] = change.pod
-    return now
+def _orphan(pod: PodSnapshot) -> PodSnapshot:
+    """Return a pod as the Job that is gone already: its name and uid, being deleted."""
+    name, uid = pod.labels.get(JOB_NAME_LABEL, pod.name), pod.labels.get(JOB_UID_LABEL, pod.uid)
+    return replace(pod, name=name, uid=uid, deleting=True, runs_as=pod.name)
 
 
 def read_job(raw: Mapping[str, Any]) -> PodSnapshot:

@@ -151,8 +151,9 @@ class LocalCluster:
         return []
 
     async def abandoned(self) -> list[str]:
-        """Return none: the store knows which runs of this machine were killed."""
-        return []
+        """Return the runs of killed kprofs that have pods, and those that are being driven: `hold` tells them apart."""
+        runs = {pod.snapshot.labels.get(RUN_LABEL) for pod in self._state.all()}
+        return [run for run in self._state.killed() if run in runs]
 
     async def leftovers(self) -> list[Leftover]:
         """Return the pods of this state folder by run."""

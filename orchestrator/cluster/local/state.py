@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,7 +73,16 @@ class LocalState:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            yield  # the file stays: to remove it while another kprof opens it would make two locks
+            try:
+                yield
+            finally:
+                lock.truncate(0)  # the file stays: to remove it while another kprof opens it would make two locks
+
+    def killed(self) -> list[str]:
+        """Return the runs whose kprof did not end in order, and those that are being driven now."""
+        if not self._runs.is_dir():
+            return []
+        return sorted(path.name for path in self._runs.iterdir() if path.stat().st_size)
 
     def all(self) -> list[LocalPod]:
         """Return every pod there is, of any run."""
@@ -120,7 +130,8 @@ class LocalState:
         )
 
     def remove(self, folder: Path) -> None:
-        """Remove a pod's folder; its name is free afterwards."""
+        """Remove a pod's folder, and what still runs in it; its name is free afterwards."""
+        _kill_what_works_in(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -141,6 +152,14 @@ def _alive(folder: Path, status: dict[str, Any]) -> bool:
         return time.time() - (folder / "pod.json").stat().st_mtime < START_GRACE_SECONDS
     except OSError:
         return False
+
+
+def _kill_what_works_in(folder: Path) -> None:
+    # A shim that was killed takes its child along, and not the workers of that.
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cwd").readlink() == folder:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
