@@ -13,7 +13,7 @@ from orchestrator.cluster.kubernetes.transport import TRANSPORT_ERRORS, ApiError
 from orchestrator.cluster.port import CONTAINER, LogChunk
 
 MAX_LINE_BYTES = 64 * 1024
-MAX_WAIT_SECONDS = 15.0
+MAX_WAIT_SECONDS = 30.0
 # A server that loads a model may be silent for long, and opening a thousand silent streams anew is work for the API
 # server; a connection that an outage has killed is dropped as soon as the outage is over.
 LOG_IDLE_SECONDS = 300.0
@@ -105,7 +105,8 @@ async def follow_log(
         if words and failures > 1:
             unreadable = True
             yield LogChunk(b"", unreadable=words)
-        await asyncio.sleep(random.uniform(0.02, min(MAX_WAIT_SECONDS, 0.05 * 2 ** min(failures, 9))))  # noqa: S311
+        longest = min(MAX_WAIT_SECONDS, 0.05 * 2 ** min(failures, 10))
+        await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - spreads retries, guards nothing
 
 
 def _never() -> bool:
