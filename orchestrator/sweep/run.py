@@ -18,12 +18,9 @@ from orchestrator.profile.point_run import PointRun, UnsavedResultError
 from orchestrator.profile.recording import patiently
 from orchestrator.profile.result import PointResult, Source
 from orchestrator.store import RunRecord, Store
-from orchestrator.sweep.schedule import Limits, longest_first, startable
+from orchestrator.sweep.budget import POLL_SECONDS, Budget
+from orchestrator.sweep.schedule import Limits, longest_first
 from orchestrator.sweep.trouble import Troubles, of_cluster
-
-QUEUED_AT_ONCE = 20  # Jobs that wait in a queue of Kueue, which orders them better than a sweep could
-POLL_SECONDS = 10.0  # how often to look around while nothing ends
-DEVICES_SECONDS = 60.0  # how often to ask for free devices while none of the sweep's own pods goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +56,7 @@ class Sweep:
         self._troubles = Troubles()
         self._stopped: str | None = None
         self._checked = False
-        self._holding: set[str] = set()  # hashes of points whose container runs
-        self._driven: set[str] = set()  # names of the pods of attempts that go on
         self._present: set[str] = set()  # names of pods that a killed kprof left
-        self._free: dict[str | None, int | None] = {}  # devices by resource, when the cluster was last asked
-        self._looked = 0.0
-        self._seen_pods: set[str] = set()
         self._unsaved = False
 
     async def prepare(self, selected: Sequence[Point], *, fresh: bool, repeat: bool = False) -> RunRecord:
@@ -166,6 +158,7 @@ class Sweep:
 
     async def _drive(self, run: RunRecord, watch: PodWatch, waiting: list[Point]) -> None:
         running: dict[asyncio.Task[bool], Point] = {}
+        budget = Budget(self._cluster, watch, self._limits, self._matrix.points)
         # Pods that a killed kprof left running hold devices already: they go first, whatever is free.
         self._present = {pod.name for pod in watch.pods()}
         present = {pod.labels.get(POINT_LABEL) for pod in watch.pods() if not pod.deleting}
@@ -173,23 +166,23 @@ class Sweep:
         try:
             async with asyncio.TaskGroup() as group:
                 while running or (waiting and self._stopped is None):
-                    chosen = adopt or await self._choose(waiting, list(running.values()), watch)
+                    chosen = adopt or await budget.choose(waiting, list(running.values()))
                     if self._stopped is not None:  # a point told that no further one would fare better
                         chosen, waiting = [], []
                     elif not chosen and not running:
                         # Nothing of ours holds a device, so waiting frees none: the cluster's queue decides, and the
                         # point's own limit on queueing.
-                        await self._pods_that_stay(waiting[0], watch)
+                        await budget.wait_for_room(waiting[0])
                         chosen = waiting[:1]
                     adopt = []
                     for point in chosen:
                         waiting.remove(point)
-                        running[group.create_task(self._point(run, watch, point), name=point.id)] = point
+                        running[group.create_task(self._point(run, watch, budget, point), name=point.id)] = point
                     done, _ = await asyncio.wait(
                         running, timeout=POLL_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
                     )
                     for task in done:
-                        self._free.clear()
+                        budget.look_again()
                         point = running.pop(task)
                         if task.exception() is None and task.result():
                             await self._cluster.open_run(run.id)  # whoever deleted the anchor took the pod along
@@ -197,58 +190,10 @@ class Sweep:
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from group_error
 
-    async def _choose(self, waiting: Sequence[Point], running: Sequence[Point], watch: PodWatch) -> list[Point]:
-        if any(point.queue is not None for point in waiting):
-            queued = sum(point.hash not in self._holding for point in running)
-            chosen = startable(waiting, running, {}, self._limits, self._leaving(watch))
-            return chosen[: max(0, QUEUED_AT_ONCE - queued)]
-        free = await self._free_devices(waiting, watch)
-        chosen = startable(waiting, running, free, self._limits, self._leaving(watch))
-        # Where the cluster does not tell what is free, one point at a time queues; its neighbours would only wait too.
-        blind = {resource for resource, count in free.items() if count is None and resource is not None}
-        queued = any(point.accelerator.resource in blind and point.hash not in self._holding for point in running)
-        first = [point for point in chosen if point.accelerator.resource in blind][: 0 if queued else 1]
-        chosen = [point for point in chosen if point.accelerator.resource not in blind or point in first]
-        for point in chosen:
-            if (known := free[point.accelerator.resource]) is not None:
-                free[point.accelerator.resource] = max(0, known - max(1, point.accelerator.count))
-        return chosen
-
-    async def _free_devices(self, waiting: Sequence[Point], watch: PodWatch) -> dict[str | None, int | None]:
-        """Return what is free by resource; on a large cluster that is a long list, so it is asked for rarely."""
-        clock, pods = asyncio.get_running_loop().time, {pod.name for pod in watch.pods()}
-        if self._seen_pods - pods or clock() - self._looked > DEVICES_SECONDS:
-            self._free.clear()
-        self._seen_pods = pods
-        for resource in {point.accelerator.resource for point in waiting} - self._free.keys():
-            self._free[resource] = await self._cluster.free_devices(resource)
-            self._looked = clock()
-        return self._free
-
-    async def _pods_that_stay(self, point: Point, watch: PodWatch) -> None:
-        """Wait while pods that do not go away leave no room for a point within --max-gpus."""
-        clock, limit = asyncio.get_running_loop().time, self._limits.max_gpus
-        end = clock() + point.timeouts.queue_seconds
-        while limit is not None and self._leaving(watch) + point.accelerator.count > limit:
-            if clock() > end:
-                names = ", ".join(pod.pod_name for pod in watch.pods() if pod.name not in self._driven)
-                words = f"no room for {point.id} within --max-gpus {limit}: pods that do not go away hold it: {names}"
-                raise ClusterError(words, remedy="look at their nodes: kubectl describe pod")
-            await asyncio.sleep(POLL_SECONDS)
-
-    def _leaving(self, watch: PodWatch) -> int:
-        """Return the devices of pods whose attempts have ended: until they are gone, they may still hold them."""
-        counts = {point.hash: point.accelerator.count for point in self._matrix.points}
-        return sum(
-            counts.get(pod.labels.get(POINT_LABEL, ""), 0) for pod in watch.pods() if pod.name not in self._driven
-        )
-
-    async def _point(self, run: RunRecord, watch: PodWatch, point: Point) -> bool:
+    async def _point(self, run: RunRecord, watch: PodWatch, budget: Budget, point: Point) -> bool:
         """Run one attempt at a point; returns whether the point shall be tried again."""
         attempt = await patiently(lambda: self._attempt(run, point))
         manifest = avoiding(self._manifest(point, run, attempt), self._troubles.avoided)
-        self._driven.add(manifest.name)
-        await patiently(lambda: self._store.intend(run.id, point.hash, manifest.name, attempt))
 
         def created(pod: PodSnapshot) -> None:
             with contextlib.suppress(KprofError):  # the name finds the pod again; the uid is for people
@@ -259,23 +204,22 @@ class Sweep:
 
         def progress(stage: str) -> None:
             if stage == "starting":
-                self._holding.add(point.hash)
+                budget.starts(point)
             self._observe(Progress(point, stage))
 
         def others_hold() -> bool:
-            return bool(self._holding - {point.hash})
+            return budget.others_hold(point)
 
         earlier = self._troubles.earlier.pop(point.hash, None)
         adopted = manifest.name in self._present
         job = PointRun(self._cluster, watch, point, manifest, self.source, attempt, others_hold, earlier, adopted)
-        try:
-            result = await job.run(created, progress, record)
-        except UnsavedResultError:
-            self._unsaved = True
-            raise
-        finally:
-            self._holding.discard(point.hash)
-            self._driven.discard(manifest.name)
+        with budget.attempt(point, manifest.name):
+            await patiently(lambda: self._store.intend(run.id, point.hash, manifest.name, attempt))
+            try:
+                result = await job.run(created, progress, record)
+            except UnsavedResultError:
+                self._unsaved = True
+                raise
         if self._stopped is None and self._troubles.again(result):
             kind = self._troubles.earlier[point.hash]
             self._observe(Progress(point, f"{kind}: to be tried again"))
