@@ -111,7 +111,8 @@ def print_result(url: str, name: str | None, point: str, *, as_json: bool) -> No
     for flag in result.document["flags"]:
         say(f"note: {flag}")
     seconds = ", ".join(f"{key} {value:g} s" for key, value in result.document["seconds"].items())
-    say(f"time: {seconds}")
+    adopted = result.document.get("adopted")
+    say(f"time: {seconds}" + ("; the pod was taken over from a kprof that was killed" if adopted else ""))
 
 
 def _say_failure(say: Any, failure: Mapping[str, Any] | None) -> None:

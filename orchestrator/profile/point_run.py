@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from orchestrator.cluster.port import (
     Cluster,
@@ -231,14 +232,13 @@ class PointRun:
 
     def _verdict(self, pod: PodSnapshot | None) -> PointResult:
         notes = list(self._notes())
-        return verdict(self._point, self._manifest, self._attempt, self._source, self._seen, pod, notes)
+        result = verdict(self._point, self._manifest, self._attempt, self._source, self._seen, pod, notes)
+        return replace(result, adopted=self._adopted)
 
     def _notes(self) -> Iterator[str]:
         """Yield what happened to this attempt that a reader of its figures should know."""
         if self._earlier is not None:
             yield f"the attempt before this one ended in {self._earlier}"
-        if self._adopted:
-            yield "the pod was taken over from a kprof that was killed: how long it took is not known"
         if self._clock.uncounted_seconds > UNCOUNTED_SECONDS:
             yield f"the cluster did not answer for {self._clock.uncounted_seconds:.0f} s, which no duration counts"
         skew = self._cluster.clock_skew_seconds

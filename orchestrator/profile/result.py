@@ -63,7 +63,10 @@ class IdleMetrics:
 
 @dataclass(frozen=True, slots=True)
 class PointResult:
-    """What is stored of one point. `seconds` are durations by kprof's own clock: queued, startup, probe, total."""
+    """What is stored of one point. `seconds` are durations by kprof's own clock: queued, startup, probe, total.
+
+    Of a pod that was `adopted` from a kprof that was killed only the probe's is known.
+    """
 
     point_hash: str
     attempt: int
@@ -76,6 +79,7 @@ class PointResult:
     live: LiveCheck | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    adopted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as it is stored and printed by `kprof show --format json`."""
@@ -91,5 +95,6 @@ class PointResult:
             "metrics": None if self.idle is None else asdict(self.idle),
             "live": None if self.live is None else asdict(self.live),
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
+            "adopted": self.adopted,
             "flags": list(self.flags),
         }

@@ -14,7 +14,7 @@ from tests.e2e.kube import IMAGE, Kube, Object
 SPEAKING = ("canary-ready", "canary-failing", "canary-silent-end")
 
 
-def _matrix(folder: Path, canary: str) -> str:
+def _matrix(folder: Path) -> str:
     replayed = {
         "volumes": [{"name": "recorded", "configMap": {"name": "recorded"}}],
         "volumeMounts": [{"name": "recorded", "mountPath": "/recorded"}],
@@ -22,7 +22,7 @@ def _matrix(folder: Path, canary: str) -> str:
     }
 
     def group(name: str, **env: str) -> Object:
-        return {"name": name, "model": "Qwen/Qwen3-0.6B", "env": {"CANARY": canary, **env}}
+        return {"name": name, "model": "Qwen/Qwen3-0.6B", "env": env}
 
     document = {
         "version": 1,
@@ -75,7 +75,7 @@ def test_the_token_is_nowhere_and_a_simulator_is_never_a_measurement(
     data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "recorded"}, "data": _logs(recorded, canary)}
     kube.call("create", "-n", namespace, "-f", "-", stdin=json.dumps(data))
 
-    swept = cluster_kprof.run("sweep", _matrix(cluster_kprof.folder, canary), "-n", namespace, "--format", "json")
+    swept = cluster_kprof.run("sweep", _matrix(cluster_kprof.folder), "-n", namespace, "--format", "json")
     assert swept.code == 1, swept.stderr
     summary = swept.json()
     assert {row["point"] for row in summary["rows"]} == {"canary-plain", "canary-ready"}
