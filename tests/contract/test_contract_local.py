@@ -99,3 +99,29 @@ async def test_a_pod_that_a_killed_kprof_had_only_written_down_is_started(
     assert (ended.container.exit_code, ended.started) == (0, True)
     assert (await read_all(cluster, ended)).data == b"hello\n"
     await cluster.delete(ended)
+
+
+ENGINE = "import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)\n"
+SLEEPS = "import time\ntime.sleep(600)"
+
+
+async def test_the_workers_of_a_pod_whose_shim_is_killed_are_ended(cluster: LocalCluster, tmp_path: Path) -> None:
+    """An engine core in a session of its own holds the device: it is not left alive when the pod is deleted."""
+    run = secrets.token_hex(4)
+    pod = await cluster.create(printing(run, ENGINE.format(child=SLEEPS) + SLEEPS))
+    await until_started(cluster, pod)
+
+    async def both() -> bool:
+        return len([words for words in local_pods.processes(tmp_path / "state") if "time.sleep" in words]) >= 2
+
+    await eventually("the engine and its worker run", both)
+    known = cluster._state.read(cluster._state.pods / pod.name)
+    assert known is not None
+    assert known.shim is not None
+    os.kill(known.shim, signal.SIGKILL)
+    await cluster.delete(await until_finished(cluster, pod))
+
+    async def quiet() -> bool:
+        return not local_pods.processes(tmp_path / "state")
+
+    await eventually("no process is left", quiet, seconds=10)

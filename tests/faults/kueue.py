@@ -1,5 +1,9 @@
 """Kueue on the fault server: a LocalQueue, and a Workload for every Job, admitted when a test says so."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from tests.faults.objects import Key
 from tests.faults.server import NAMESPACE, FaultServer
 from tests.faults.statuses import Object
@@ -38,6 +42,24 @@ class Kueue:
     def suspend(self, job: Object) -> None:
         """Take an admitted Job back."""
         self._server.api.change(_key("jobs", job["metadata"]["name"]), {"spec": {"suspend": True}})
+
+    @asynccontextmanager
+    async def admitting(self) -> AsyncIterator[None]:
+        """Admit every Job soon after it is there, while the body runs."""
+
+        async def admit() -> None:
+            while True:
+                for job in self.jobs:
+                    if job["spec"].get("suspend"):
+                        self.admit(job)
+                await asyncio.sleep(1)
+
+        admitting = asyncio.create_task(admit())
+        try:
+            yield
+        finally:
+            admitting.cancel()
+            await asyncio.gather(admitting, return_exceptions=True)
 
 
 def _key(resource: str, name: str) -> Key:

@@ -39,6 +39,7 @@ class FaultServer:
         self.bookmark_seconds = BOOKMARK_SECONDS
         self.silent_future = False
         self.errors: list[Exception] = []  # of this server's own making
+        self.user: Object = {"token": TOKEN}  # as a kubeconfig has it
         self.port = 0
         self._streams: set[Exchange] = set()
         self.objects.add(("namespaces", "", NAMESPACE), {"apiVersion": "v1", "kind": "Namespace"})
@@ -71,7 +72,7 @@ class FaultServer:
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "c", "cluster": {"server": self.url}}],
-            "users": [{"name": "u", "user": {"token": TOKEN}}],
+            "users": [{"name": "u", "user": self.user}],
             "contexts": [{"name": "faults", "context": {"cluster": "c", "user": "u", "namespace": NAMESPACE}}],
             "current-context": "faults",
         }

@@ -1,15 +1,19 @@
 """A whole sweep within the test's own process, on the adapter for Kubernetes and the fault server."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from orchestrator.cluster.kubernetes import lease
 from orchestrator.cluster.kubernetes.adapter import KubernetesCluster
 from orchestrator.matrix.expand import LoadedMatrix
+from orchestrator.matrix.point import Point
 from orchestrator.store import RunRecord, Store, StoredResult, open_store
 from orchestrator.sweep.run import Progress, Sweep
 from orchestrator.sweep.schedule import Limits
@@ -42,17 +46,30 @@ class Bench:
     progress: list[Progress] = field(default_factory=list)
     connected: list[KubernetesCluster] = field(default_factory=list)
     left_behind: list[str] = field(default_factory=list)
+    _sweeping: set[asyncio.Task[Any]] = field(default_factory=set)
 
-    async def sweep(self, limits: Limits | None = None) -> list[StoredResult]:
-        """Run what remains of the matrix and return the newest run's results."""
+    async def sweep(self, limits: Limits | None = None, only: Sequence[Point] | None = None) -> list[StoredResult]:
+        """Run what remains of the matrix, or of some of its points, and return the newest run's results."""
+        points = self.matrix.points if only is None else only
+        if (task := asyncio.current_task()) is not None:
+            self._sweeping.add(task)
         async with self.cluster() as cluster:
             sweep = Sweep(cluster, self.store, self.matrix, limits=limits or Limits(), observe=self.progress.append)
-            run = await sweep.prepare(self.matrix.points, fresh=False)
+            run = await sweep.prepare(points, fresh=False)
             try:
-                await sweep.run(run, self.matrix.points)
+                await sweep.run(run, points)
             finally:
                 self.left_behind = sweep.left_behind
         return self.results()
+
+    async def end(self) -> None:
+        """Stop the sweeps that a failed test left, while the server still answers: they clean up."""
+        left = {task for task in self._sweeping if not task.done()} - {asyncio.current_task()}
+        for cluster in self.connected if left else ():
+            cluster.hurry()
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     @asynccontextmanager
     async def cluster(self) -> AsyncIterator[KubernetesCluster]:
@@ -102,8 +119,15 @@ def on_bench(
         store = open_store(str(folder / "kprof.db"))
         try:
             async with FaultServer(script) as server:
-                await work(Bench(server, folder, store, matrix_of(points, **defaults)))
+                bench = Bench(server, folder, store, matrix_of(points, **defaults))
+                try:
+                    await work(bench)
+                finally:
+                    await bench.end()
         finally:
             store.close()
 
-    hurried(whole(), factor=factor)
+    with pytest.MonkeyPatch.context() as patch:
+        # Too short a time for this machine when its clock is hurried.
+        patch.setattr(lease, "RELEASE_SECONDS", lease.RELEASE_SECONDS * factor)
+        hurried(whole(), factor=factor)

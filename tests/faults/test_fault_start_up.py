@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes.cluster import SIMULATOR_LOG
 from tests.faults.kubelet import PodPlay
-from tests.faults.scripts import be_ready
+from tests.faults.scripts import be_ready, serving
 from tests.faults.sweeping import LIMITS, Bench, on_bench
 
 STALL_SECONDS = 60
@@ -76,3 +76,53 @@ def test_fault_41_a_start_up_that_prints_for_ever(tmp_path: Path) -> None:
         assert bench.server.left() == []
 
     on_bench(tmp_path, work, script=script, timeouts=LIMITS | {"startupSeconds": 60})
+
+
+CREATING = "ContainerCreating"
+PLACED_LIMITS = LIMITS | {"queueSeconds": 100, "startupSeconds": 200}
+
+
+@pytest.mark.fault(16, "W")
+@pytest.mark.fault(19, "W")
+def test_fault_16_an_image_that_is_pulled_for_long(tmp_path: Path) -> None:
+    """Counts the pull of an image against `startupSeconds`: `queueSeconds` limit only the time without a node."""
+
+    async def script(pod: PodPlay) -> None:
+        pod.unschedulable("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+        await asyncio.sleep(PLACED_LIMITS["queueSeconds"] - 30)
+        pod.schedule()
+        pod.wait(CREATING)
+        await asyncio.sleep(PLACED_LIMITS["startupSeconds"] - 30)
+        await serving(pod)
+
+    async def work(bench: Bench) -> None:
+        (result,) = await bench.sweep()
+        assert (result.failure_kind, result.attempt) == (None, 0)
+
+    on_bench(tmp_path, work, script=script, timeouts=PLACED_LIMITS, factor=100)
+
+
+@pytest.mark.fault(18, "P(pod.config)")
+def test_fault_18_a_container_that_is_created_for_ever(tmp_path: Path) -> None:
+    """Records `pod.config` with node and reason when a pod has a node, and no container after `startupSeconds`."""
+    limit = PLACED_LIMITS["startupSeconds"]
+
+    async def script(pod: PodPlay) -> None:
+        pod.schedule()
+        pod.wait(CREATING)
+        await pod.forever()
+
+    async def work(bench: Bench) -> None:
+        clock = asyncio.get_running_loop().time
+        begin = clock()
+        await bench.sweep()
+        kind, line = bench.failure()
+        assert kind == "pod.config"
+        assert CREATING in line
+        assert "node-1" in line
+        assert limit <= clock() - begin < limit + 60
+        bench.server.kubelet.script = serving
+        (result,) = await bench.sweep()
+        assert result.failure_kind is None
+
+    on_bench(tmp_path, work, script=script, timeouts=PLACED_LIMITS, factor=100)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import ClusterError
 from orchestrator.sweep.schedule import Limits
 from tests.fakes.cluster import NO_ROOM_LOG, SIMULATOR_LOG
 from tests.faults.kubelet import PodPlay, Script
@@ -157,7 +158,68 @@ def test_fault_42_a_node_whose_gpus_fail(tmp_path: Path, script: Script, kind: s
         assert [kept_off for _, kept_off in placed[:3]] == [[], [], ["node-1"]]
         assert all(kept_off == ["node-1"] for _, kept_off in placed[2:])
         failed = [result.failure_kind for result in results if result.failure_kind is not None]
-        assert failed == ([kind, kind] if kind == "gpu.hardware" else [])
+        assert failed == ([kind] if kind == "gpu.hardware" else [])  # both tries of the first point failed so
         assert bench.server.left() == []
 
     on_bench(tmp_path, work, script=chosen, points=4, factor=FAST)
+
+
+HUB = (
+    b"OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the "
+    b"cached files.\n"
+)
+PASSING = pytest.mark.parametrize(
+    ("log", "kind", "pods"), [(XID, "gpu.hardware", 2), (HUB, "model.unreachable", 1)], ids=["gpu", "hub"]
+)
+
+
+@pytest.mark.fault(40, "P(model.unreachable)")
+@pytest.mark.fault(42, "P(gpu.hardware)")
+@PASSING
+def test_fault_42_what_the_configuration_cannot_help(tmp_path: Path, log: bytes, kind: str, pods: int) -> None:
+    """Records a broken device or a hub that is away without taking it for final: the same command tries anew."""
+
+    async def work(bench: Bench) -> None:
+        await bench.sweep()
+        assert bench.failure()[0] == kind
+        assert len(bench.server.kubelet.history) == pods
+        bench.server.kubelet.script = serving
+        (result,) = await bench.sweep()
+        assert result.failure_kind is None
+        assert len(bench.server.kubelet.history) == pods + 1
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, script=printing(SIMULATOR_LOG + log, exiting(1)), factor=FAST)
+
+
+@pytest.mark.fault(40, "A")
+@pytest.mark.fault(42, "A")
+@PASSING
+def test_fault_42_what_every_point_meets(tmp_path: Path, log: bytes, kind: str, pods: int) -> None:
+    """Ends the sweep when the first three points met the same broken device or the same hub that is away."""
+
+    async def work(bench: Bench) -> None:
+        with pytest.raises(ClusterError, match=f"the first 3 points failed alike: {kind}"):
+            await bench.sweep(Limits(max_parallel=1))
+        assert [result.failure_kind for result in bench.results()] == [kind] * 3
+        assert len(bench.server.kubelet.history) == 3 * pods
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, script=printing(SIMULATOR_LOG + log, exiting(1)), points=6, factor=FAST)
+
+
+@pytest.mark.fault(42, "R")
+def test_fault_42_a_gpu_that_fails_once(tmp_path: Path) -> None:
+    """Tries a point once more when its device failed; the result says so."""
+    pods: list[str] = []
+
+    async def script(pod: PodPlay) -> None:
+        pods.append(pod.uid)
+        await (serving if len(pods) > 1 else printing(SIMULATOR_LOG + XID, exiting(1)))(pod)
+
+    async def work(bench: Bench) -> None:
+        (result,) = await bench.sweep()
+        assert (result.failure_kind, result.attempt) == (None, 1)
+        assert "the attempt before this one ended in gpu.hardware" in result.document["flags"]
+
+    on_bench(tmp_path, work, script=script, factor=FAST)

@@ -1,14 +1,10 @@
 """Credentials of a kubeconfig context or of the pod kprof runs in; the only importer of the client library."""
 
 import asyncio
-import contextlib
 import os
 import ssl
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,10 +13,9 @@ from kubernetes import config as kube_config
 from kubernetes.client import Configuration
 from kubernetes.config.config_exception import ConfigException
 
+from orchestrator.cluster.kubernetes.login import within_limit, within_limit_async
 from orchestrator.errors import ClusterError
 
-LOGIN_SECONDS = 30.0  # for a login command of the kubeconfig
-T = TypeVar("T")
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -42,7 +37,7 @@ class Credentials:
         self._lock = asyncio.Lock()
         self.accepted = False  # whether the API server ever took them
         self.in_cluster = kubeconfig is None and "KUBECONFIG" not in os.environ and (_IN_CLUSTER / "token").exists()
-        self._config = self._load()
+        self._config = within_limit(self._load)
         self.endpoint = self._endpoint(namespace)
         try:
             self._tls = _tls(self._config)
@@ -91,7 +86,7 @@ class Credentials:
             if getattr(self._config, "refresh_api_key_hook", None) is None:
                 token = self._config.get_api_key_with_prefix("BearerToken")
             else:
-                token = await _within_limit(lambda: self._config.get_api_key_with_prefix("BearerToken"))
+                token = await within_limit_async(lambda: self._config.get_api_key_with_prefix("BearerToken"))
             if token is None:
                 token = self._config.get_api_key_with_prefix("authorization")
             if token is None and self._config.username:
@@ -100,12 +95,12 @@ class Credentials:
 
     async def _renew(self) -> None:
         try:
-            self._config = await _within_limit(self._load)
-        except ClusterError as error:
+            self._config = await within_limit_async(self._load)
+        except (ClusterError, TimeoutError) as error:
             if not self.accepted:
                 raise
             # They worked before: the login server may be away, and that is transport trouble as any other.
-            raise ConnectionError(error.message) from error
+            raise ConnectionError(str(error)) from error
         _remove_files()
 
     def route(self) -> dict[str, str]:
@@ -124,34 +119,6 @@ class Credentials:
     def tls(self) -> ssl.SSLContext | bool:
         """Return one TLS context for every connection; True where the server speaks plain HTTP."""
         return self._tls
-
-
-async def _within_limit(work: Callable[[], T]) -> T:
-    """Do work that may start a login command; raises TimeoutError when that hangs, and nothing waits for it then."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def tell(result: T | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
-
-    def call() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as raised:  # noqa: BLE001 - carried over
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(tell, result, error)
-
-    # Not a thread of the pool: the end of the program waits for these.
-    threading.Thread(target=call, name="login", daemon=True).start()
-    async with asyncio.timeout(LOGIN_SECONDS):
-        return await done
 
 
 def _tls(config: Configuration) -> ssl.SSLContext | bool:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from orchestrator.cluster.kubernetes.health import boot_time
-from orchestrator.cluster.kubernetes.transport import ApiError, Object, Transport
+from orchestrator.cluster.kubernetes.transport import LAST_CALL_SECONDS, ApiError, Object, Transport
 from orchestrator.cluster.port import MANAGED, RUN_LABEL
 from orchestrator.cluster.process import Driver
 from orchestrator.cluster.uninterrupted import uninterrupted
@@ -206,7 +206,7 @@ class RunLease:
     async def _release(self) -> None:
         """Delete the Lease if it is still this kprof's; what fails here expires by itself."""
         with suppress(ApiError, ClusterError, TimeoutError):
-            async with asyncio.timeout(RELEASE_SECONDS):
+            async with asyncio.timeout(LAST_CALL_SECONDS if self._transport.health.late else RELEASE_SECONDS):
                 lease = await self._read()
                 if lease is None or holder_of(lease) != str(self._driver):
                     return

@@ -24,6 +24,7 @@ SHORTEST_CALL_SECONDS = 5.0
 WATCH_IDLE_SECONDS = 75.0  # a watch hears a bookmark about once a minute
 OUTAGE_SECONDS = 1800.0  # an API server that is away for a quarter of an hour is still waited for
 HURRIED_OUTAGE_SECONDS = 15.0
+LAST_CALL_SECONDS = 1.0  # what a call gets when there is no time left
 RETRIED = frozenset({429, 500, 502, 503, 504})
 TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 MAX_RETRY_AFTER_SECONDS = 60.0
@@ -128,7 +129,11 @@ class Transport:
 
     def _limit_of_call(self) -> float:
         end = self.health.give_up_at
-        return self._call_seconds if end is None else min(self._call_seconds, max(1.0, end - time.monotonic()))
+        return (
+            self._call_seconds
+            if end is None
+            else min(self._call_seconds, max(LAST_CALL_SECONDS, end - time.monotonic()))
+        )
 
     async def __aexit__(self, *exc: object) -> None:
         self._sleeping.cancel()
@@ -160,7 +165,9 @@ class Transport:
                 total=total_seconds, sock_connect=CONNECT_SECONDS, sock_read=None if total_seconds else idle_seconds
             )
         for renew in (False, True):
-            send = {"User-Agent": AGENT, **(headers or {}), **await self._credentials.headers(renew=renew)}
+            async with asyncio.timeout(total_seconds):
+                own = await self._credentials.headers(renew=renew)
+            send = {"User-Agent": AGENT, **(headers or {}), **own}
             if body is not None:
                 send.setdefault("Content-Type", "application/json")
             options: dict[str, Any] = dict(self._route)
