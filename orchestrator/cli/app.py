@@ -12,8 +12,9 @@ from orchestrator.errors import KprofError
 
 EXIT_CODES = """Example: kprof sweep matrices/h100.yaml --dry-run
 
-Exit codes: 0 every point ended as expected; 1 some point failed; 2 usage or a bad matrix; 3 nothing
-selected; 4 cluster unreachable or access denied; 130 interrupted (the same command resumes)."""
+Exit codes: 0 every point ended as expected; 1 some point failed, or kprof could not do its job; 2 usage or
+a bad matrix; 3 nothing selected; 4 cluster unreachable, access denied, or something is missing there; 130
+interrupted (the same command resumes)."""
 
 app = typer.Typer(
     name="kprof",

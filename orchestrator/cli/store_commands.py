@@ -19,6 +19,7 @@ from orchestrator.store import RunRecord, Store, StoredResult, open_store
 
 # Colours and other switches of a terminal, which a log on a terminal is better without.
 _COLOURS = re.compile(r"\x1b\[[0-9;]{0,40}m")
+MOST_CHARACTERS = 2000  # of a line of evidence
 
 
 def _open_existing(url: str) -> Store:
@@ -138,7 +139,7 @@ def _facts_table(console: Console, start_up: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         proof = start_up["evidence"].get(name, {"line_number": "", "line": "derived"})
         per_rank = [f"{rank[name]:g}" if name in rank else "" for rank in ranks]
-        cells = [name, f"{value:g}", *per_rank, str(proof["line_number"]), str(proof["line"])[:400]]
+        cells = [name, f"{value:g}", *per_rank, str(proof["line_number"]), str(proof["line"])[:MOST_CHARACTERS]]
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
 

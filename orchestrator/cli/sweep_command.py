@@ -110,6 +110,10 @@ def _tell_stuck(names: list[str]) -> None:
         _say(f"pod {name} was deleted and has not gone yet: look at its node; it may still hold devices")
 
 
+SHOW_CURSOR = b"\r\n\x1b[?25h"
+LEFT_AS_IT_IS = b"stopped without cleaning up: the same command goes on with what is left, `kprof clean` removes it\n"
+
+
 class _Stop:
     """Ctrl-C and SIGTERM: the first one cleans up and ends, the second one ends at once."""
 
@@ -122,7 +126,8 @@ class _Stop:
 
         def asked() -> None:
             if self.asked:
-                _say("stopped without cleaning up; the same command finds and goes on with what is left")
+                # Past whatever is drawn on the terminal, whose cursor comes back.
+                os.write(2, (SHOW_CURSOR if sys.stderr.isatty() else b"") + LEFT_AS_IT_IS)
                 os._exit(130)
             self.asked = True
             _say("stopping: deleting what was started (once more: leave it and stop at once)")

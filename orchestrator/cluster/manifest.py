@@ -23,6 +23,8 @@ from orchestrator.matrix.point import Point
 from orchestrator.resources import shipped
 from orchestrator.vllm.devices import DEFAULT_DEVICE
 
+# What the vendors' labellers call the product on a node; others have no such label.
+PRODUCT_LABELS = {"nvidia.com/gpu": "nvidia.com/gpu.product", "amd.com/gpu": "amd.com/gpu.product-name"}
 SHM_SIZE = "10Gi"
 DEFAULT_SIMULATOR_IMAGE = "docker.io/kprof/vllm-simulator:dev"
 DEFAULT_SIMULATED_VERSION = "0.19.0"
@@ -72,6 +74,8 @@ def render_pod(point: Point, run: str, attempt: int = 0, simulation: Simulation 
     if point.cache_claim is not None and simulation is None:
         spec["volumes"][0] = {"name": "cache", "persistentVolumeClaim": {"claimName": point.cache_claim}}
     spec["activeDeadlineSeconds"] = point.timeouts.deadline_seconds
+    if (label := PRODUCT_LABELS.get(point.accelerator.resource or "")) and point.accelerator.product and not simulation:
+        spec["nodeSelector"] = {label: point.accelerator.product}  # else another product is measured under its name
     _overlay(pod, container, point.overlay.fields)
     metadata = pod["metadata"]
     metadata["name"] = name
@@ -149,4 +153,6 @@ def _overlay(pod: dict[str, Any], container: dict[str, Any], overlay: Mapping[st
     if policy := fields.pop("imagePullPolicy", None):
         container["imagePullPolicy"] = policy
     fields.pop("shmSize", None)
+    if "nodeSelector" in spec:
+        spec["nodeSelector"] |= fields.pop("nodeSelector", {})
     spec |= fields

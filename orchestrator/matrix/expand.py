@@ -26,6 +26,7 @@ from orchestrator.vllm.arguments import (
     value_text,
 )
 from orchestrator.vllm.version import version_of_image
+from orchestrator.vllm_log import redact
 
 MAX_POINTS = 10_000
 KNOWN_FIELDS = sorted({to_camel(name) for model in MODELS for name in model.model_fields})
@@ -89,7 +90,13 @@ def load_matrix(path: Path) -> LoadedMatrix:
 
 
 def _error(source: Source, path: Path_, message: str, remedy: str | None) -> UsageError:
-    return UsageError(f"{source.where(path)}: {field_name(path)}: {message}", remedy=remedy)
+    return UsageError(_told(source, path, field_name(path), message), remedy=remedy)
+
+
+def _told(source: Source, path: Path_, name: str, message: str) -> str:
+    # Behind a name such as hf-token a colon and a word would be taken for the token.
+    colon = ":" if redact(f"{name}: x") == f"{name}: x" else " is refused:"
+    return f"{source.where(path)}: {name}{colon} {message}"
 
 
 def _validated(source: Source) -> Matrix:
@@ -110,7 +117,7 @@ def _problems(source: Source, error: ValidationError) -> Iterator[str]:
         for part in problem["loc"]:
             if (*path, part) in source.lines or problem["type"] in {"missing", "extra_forbidden"}:
                 path = (*path, part)
-        message = problem["msg"]
+        message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             name = str(problem["loc"][-1])
             near = get_close_matches(name, KNOWN_FIELDS, n=1)
@@ -122,7 +129,7 @@ def _problems(source: Source, error: ValidationError) -> Iterator[str]:
         key = (field_name(path), message)
         if key not in shown:
             shown.add(key)
-            yield f"{source.where(path)}: {key[0]}: {message}"
+            yield _told(source, path, *key)
 
 
 def _axes(source: Source, at: Path_, defaults: Settings, group: Group) -> tuple[Combination, dict[str, list[Any]]]:

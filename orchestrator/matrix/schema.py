@@ -2,9 +2,9 @@
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from orchestrator.vllm_log import redact
@@ -58,6 +58,17 @@ def _no_secret(value: Any, name: str = "") -> Any:
         for key, item in value.items():
             _no_secret(item, str(key))
     return value
+
+
+def _no_token(value: Any) -> None:
+    """Refuse what is a secret by its own shape; the names of Kubernetes' fields say nothing of their values."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            _no_token(item)
+    else:
+        _no_secret(value)
 
 
 # A value is one argument value; a list of values is an axis. A list inside the list is one value of several words.
@@ -125,11 +136,17 @@ class PodFields(Strict):
     service_account_name: str | None = None
     scheduler_name: str | None = None
     image_pull_secrets: list[dict[str, str]] | None = None
+    security_context: dict[str, Any] | None = Field(None, description="Of the pod, for example runAsUser.")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     volumes: list[dict[str, Any]] | None = None
     volume_mounts: list[dict[str, Any]] | None = None
     resources: dict[Literal["requests", "limits"], dict[str, str]] | None = None
     shm_size: str | None = Field(None, description="Size of /dev/shm, for example 8Gi; default only for TP > 1.")
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Self:
+        _no_token(list(self.model_dump().values()))
+        return self
 
 
 class Settings(Strict):

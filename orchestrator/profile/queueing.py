@@ -20,7 +20,7 @@ FITS_NOWHERE_SECONDS = 600.0  # how long a pod waits that no node would take eve
 SCALING_LOOK_SECONDS = 60.0
 GATE_FIRST_LOOK_SECONDS = 5.0  # a queue needs a moment to judge a Job
 GATE_LOOK_SECONDS = 30.0
-SHOWN_CHARACTERS = 160
+SHOWN_CHARACTERS = 400
 
 Progress = Callable[[str], None]
 
@@ -122,7 +122,8 @@ class Queueing:
     def _tell(self, reason: str, progress: Progress) -> None:
         if reason and reason != self._told:
             self._told = reason
-            progress(f"queued: {redact(reason)[:SHOWN_CHARACTERS]}")
+            words = redact(reason)
+            progress(f"queued: {words if len(words) <= SHOWN_CHARACTERS else words[:SHOWN_CHARACTERS] + '...'}")
 
     async def _tick(self, pod: PodSnapshot, seen: PodSnapshot | None) -> None:
         with contextlib.suppress(TimeoutError):

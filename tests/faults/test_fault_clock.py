@@ -87,6 +87,7 @@ def test_fault_09_a_kubelet_that_comes_back(tmp_path: Path) -> None:
         with bench.server.faults.during(no_kubelet):
             await asyncio.sleep(waits)
         await bench.until_read()
+        await asyncio.sleep(10)  # what the server sends has come
         with bench.server.faults.during(no_kubelet):
             bench.server.break_connections()
             await asyncio.sleep(waits)

@@ -27,7 +27,7 @@ HELD = {
     "variable of the matrix": canary("word", "matrix"),
     "annotation of a node": canary("hf", "node"),
     "annotation of the namespace": canary("hf", "namespace"),
-    "annotation of a pod": canary("hf", "pod"),
+    "annotation of a pod": canary("word", "pod"),
 }
 RUN_SECONDS = 60.0
 

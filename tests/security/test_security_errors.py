@@ -97,6 +97,7 @@ MATRICES = {
     "token inside an argument": f"arguments: {{model-loader-extra-config: {{distributed: true, auth: [{TOKEN}]}}}}",
     "password inside an argument": f"arguments: {{override-x: {{db: {{password: {PASSWORD}}}}}}}",
     "token on an axis": f"arguments: {{revision: [main, {TOKEN}]}}",
+    "token in an annotation": f"pod: {{annotations: {{a: {TOKEN}}}}}",
     "password in the environment": f"env: {{MY_PASSWORD: {PASSWORD}}}",
     "URL in the environment": f"env: {{HTTPS_PROXY: 'http://u:{PASSWORD}@proxy:3128'}}",
     "broken YAML": f"env: {{HF_TOKEN: {TOKEN}: [",

@@ -13,7 +13,7 @@ from orchestrator.cluster.kubernetes.doctor import Doctor
 from orchestrator.cluster.kubernetes.kueue import why_waiting
 from orchestrator.cluster.kubernetes.lease import RunLease, abandoned_runs, lease_path
 from orchestrator.cluster.kubernetes.logs import LOG_IDLE_SECONDS, follow_log
-from orchestrator.cluster.kubernetes.preflight import preflight, rejection
+from orchestrator.cluster.kubernetes.preflight import PREFLIGHT_OUTAGE_SECONDS, preflight, rejection
 from orchestrator.cluster.kubernetes.routes import Routes
 from orchestrator.cluster.kubernetes.transport import ApiError, Object, Transport
 from orchestrator.cluster.kubernetes.workloads import BarePods, QueuedJobs, Workloads
@@ -189,6 +189,7 @@ class KubernetesCluster:
         """Return the pods, anchors and Leases of every run in the namespace."""
         pods: dict[str, list[str]] = {}
         others: dict[str, list[str]] = {}
+        quick = self.transport.with_outage(PREFLIGHT_OUTAGE_SECONDS)
         base = f"/api/v1/namespaces/{self.namespace}"
         for kind, path, found in (
             ("pod", self._pods, pods),
@@ -197,7 +198,7 @@ class KubernetesCluster:
             ("job", QueuedJobs(self.transport, self.namespace).path, others),
         ):
             try:
-                items = await self.transport.call("GET", path, {"labelSelector": f"{RUN_LABEL},{MANAGED}"})
+                items = await quick.call("GET", path, {"labelSelector": f"{RUN_LABEL},{MANAGED}"})
             except ApiError as error:
                 if kind == "job" and error.code == 403:
                     continue  # without the rights for Kueue there are none

@@ -55,8 +55,13 @@ class Credentials:
             else:
                 kube_config.load_kube_config(self._kubeconfig, self._context, config, persist_config=False)
         except (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError) as error:
-            words = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ClusterError(f"kubeconfig: {words}", remedy="name another with --kubeconfig or --context") from error
+            words = " ".join(str(error).split()) or type(error).__name__
+            file = self._kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+            if not any(Path(name).expanduser().exists() for name in file.split(os.pathsep) if name):
+                words = "there is no such file"
+            raise ClusterError(
+                f"kubeconfig {file}: {words}", remedy="name another with --kubeconfig or --context"
+            ) from error
         known = config.api_key or config.cert_file or config.username
         if config.host.startswith("https") and not known:
             # The library logs a failing exec plugin and goes on as nobody.

@@ -18,6 +18,7 @@ class Node:
 
     open: bool
     allocatable: Counter[str]
+    labels: Mapping[str, str]
     held: Counter[str] = field(default_factory=Counter)
 
     def free(self, resource: str) -> int:
@@ -45,7 +46,9 @@ async def read_devices(transport: Transport) -> Devices:
     nodes: dict[str, Node] = {}
     async for raw in items(transport, "/api/v1/nodes"):
         allocatable = (raw.get("status") or {}).get("allocatable") or {}
-        nodes[raw["metadata"]["name"]] = Node(_takes_pods(raw), _extended(allocatable))
+        nodes[raw["metadata"]["name"]] = Node(
+            _takes_pods(raw), _extended(allocatable), raw["metadata"].get("labels") or {}
+        )
     unplaced: Counter[str] = Counter()
     async for raw in items(transport, "/api/v1/pods", {"fieldSelector": LIVE_PODS}):
         spec = raw.get("spec") or {}

@@ -74,15 +74,17 @@ class Doctor:
     async def _access(self) -> AsyncIterator[Finding]:
         needed = needed_rights(self._manifests)
         missing = [right for right in needed if not await is_allowed(self._transport, self._namespace, right)]
-        for right in missing:
+        if missing:
+            words = ", ".join(f"{right.verb} {right.name}" for right in missing)
+            of_kueue = ", and components/kueue/role.yaml" if any(m.queue is not None for m in self._manifests) else ""
             yield Finding(
                 Level.FAIL,
                 "access",
-                f"no right to {right.verb} {right.name} in {self._namespace}",
-                f"{self._kubectl} create role kprof-{right.resource}-{right.verb} --verb={right.verb} "
-                f"--resource={right.kubectl_name}; or apply manifests/base",
+                f"no right in {self._namespace} to {words}",
+                f"sed s/kprof-points/{self._namespace}/ manifests/base/role.yaml | kubectl apply -f -{of_kueue}; then "
+                f"{self._kubectl} create rolebinding kprof-user --role=kprof --user=WHO (kubectl auth whoami)",
             )
-        if not missing:
+        else:
             yield Finding(Level.OK, "access", f"all {len(needed)} rights in {self._namespace}")
         queued = any(manifest.queue is not None for manifest in self._manifests)
         for right, lack in (*WISHED_RIGHTS, *(HELPFUL_QUEUE_RIGHTS if queued else ())):
@@ -134,6 +136,12 @@ class Doctor:
                 yield Finding(Level.WARN, "devices", f"{text}; the largest point ({most}) will wait for its turn")
             else:
                 yield Finding(Level.OK, "devices", text)
+        for selector in {tuple(sorted((m.body["spec"].get("nodeSelector") or {}).items())) for m in self._manifests}:
+            labels = ", ".join(f"{name}={value}" for name, value in selector)
+            if labels and not any(set(selector) <= node.labels.items() for node in devices.nodes):
+                keys = ",".join(name for name, _ in selector)
+                remedy = f"kubectl get nodes -L {keys}; then mend accelerator.product or pod.nodeSelector"
+                yield Finding(Level.FAIL, "devices", f"no node has {labels}", remedy)
         if not resources:
             yield Finding(
                 Level.FAIL,
@@ -164,10 +172,10 @@ class Doctor:
                 await self._transport.call("GET", f"{self._base}/{kind}/{name}", accept=METADATA_ONLY)
             except ApiError as error:
                 if error.code != 404:
-                    yield Finding(Level.WARN, kind, f"{name}: {error.message}")
+                    yield Finding(Level.WARN, kind, error.message)
                     continue
                 remedy = (
-                    f"{self._kubectl} create secret generic {name} --from-literal=HF_TOKEN=..."
+                    f"{self._kubectl} create secret generic {name} --from-file=HF_TOKEN=FILE"
                     if kind == "secrets"
                     else f"create a PersistentVolumeClaim {name} in {self._namespace}"
                 )
@@ -180,9 +188,12 @@ class Doctor:
         nodes = await self._items("/api/v1/nodes") if images else None
         for image in sorted(images):
             where = [node for node in nodes or [] if _has_image(node, image)]
-            text = f"on {len(where)} nodes" if nodes is not None else "nobody tells on which nodes"
-            rest = "" if where else "; it will be pulled, and the first start takes longer"
-            yield Finding(Level.OK, "image", f"{image}: {text}{rest}")
+            if where:
+                yield Finding(Level.OK, "image", f"{image}: on {len(where)} of {len(nodes or [])} nodes")
+            else:
+                text = "on no node" if nodes is not None else "not known whether a node has it"
+                rest = "whether it can be pulled is not checked, and the first start takes longer"
+                yield Finding(Level.WARN, "image", f"{image}: {text}; {rest}")
 
     async def _kueue(self) -> AsyncIterator[Finding]:
         queues = sorted({manifest.queue.name for manifest in self._manifests if manifest.queue is not None})
@@ -200,7 +211,8 @@ class Doctor:
             yield Finding(Level.WARN, "Kueue", text, "set `kueue: {queueName: ...}` in the matrix")
 
     async def _dry_run(self) -> AsyncIterator[Finding]:
-        refused = waiting = 0
+        waiting = 0
+        refusals: dict[str, list[str]] = {}
         for manifest in self._manifests:
             try:
                 await dry_run(self._transport, self._namespace, manifest)
@@ -210,13 +222,18 @@ class Doctor:
                 if "exceeded quota" in error.message:
                     waiting += 1
                     continue
-                refused += 1
-                point = manifest.labels.get(POINT_ID_LABEL, manifest.name)
-                yield Finding(Level.FAIL, "pods", f"{point}: {error.message}", "mend `pod:` of the matrix")
+                if error.code == 404:
+                    return  # there is no such namespace, which was told
+                words = error.message.replace(manifest.name, "POD")
+                refusals.setdefault(words, []).append(manifest.labels.get(POINT_ID_LABEL, manifest.name))
+        for words, points in refusals.items():
+            which = points[0] if len(points) == 1 else f"{len(points)} of {len(self._manifests)} points"
+            remedy = "see the access finding" if "cannot create resource" in words else "mend `pod:` of the matrix"
+            yield Finding(Level.FAIL, "pods", f"{which}: {words}", remedy)
         if waiting:
             text = f"{waiting} of {len(self._manifests)} must wait for the quota"
             yield Finding(Level.WARN, "pods", text, f"{self._kubectl} get resourcequota")
-        elif self._manifests and not refused:
+        elif self._manifests and not refusals:
             yield Finding(Level.OK, "pods", f"the API server accepts all {len(self._manifests)} pods")
 
     async def _items(self, path: str) -> list[dict[str, Any]] | None:

@@ -178,7 +178,7 @@ async def _must_exist(transport: Transport, namespace: str, kind: str, name: str
         if error.code == 404 and kind == "secrets":
             raise ClusterError(
                 f"secret {name} not found in namespace {namespace}",
-                remedy=f"kubectl -n {namespace} create secret generic {name} --from-literal=HF_TOKEN=...",
+                remedy=f"kubectl -n {namespace} create secret generic {name} --from-file=HF_TOKEN=FILE",
             ) from error
         if error.code == 404:
             raise ClusterError(

@@ -270,7 +270,7 @@ class Transport:
         except TRANSPORT_ERRORS as error:
             raise ClusterError(
                 f"the API server {self._host} does not answer: {error or type(error).__name__}",
-                remedy="check the network and the context; the same command resumes",
+                remedy="check the network and the context, then run the same command again",
             ) from error
         raise AssertionError  # the loop returns or raises
 

@@ -354,3 +354,25 @@ def test_a_simulated_pod_runs_the_simulator_without_the_token() -> None:
         "MINE": "1",
     }.items() <= env.items()
     assert not [name for name in _env(_container(real)) if name.startswith("KPROF_")]
+
+
+H100 = {"vendor": "nvidia", "product": "NVIDIA-H100-80GB-HBM3"}
+
+
+@pytest.mark.parametrize("own", [{}, {"disk": "fast"}])
+def test_a_product_is_selected_by_the_vendors_label(own: dict[str, str]) -> None:
+    """On a mixed cluster another product would be measured under the name of this one."""
+    spec = render_pod(point(accelerator=H100, pod={"nodeSelector": own}), RUN).body["spec"]
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", **own}
+
+
+def test_a_simulated_product_may_be_anywhere() -> None:
+    """No node need have what is only computed."""
+    spec = render_pod(point(accelerator=H100), RUN, 0, Simulation("i:1", 1.0)).body["spec"]
+    assert "nodeSelector" not in spec
+
+
+def test_a_pod_may_run_as_another_user() -> None:
+    """For images that do not run as root, in a namespace that enforces `restricted`."""
+    context = {"runAsNonRoot": True, "runAsUser": 1000}
+    assert render_pod(point(pod={"securityContext": context}), RUN).body["spec"]["securityContext"] == context
