@@ -113,7 +113,9 @@ def print_result(url: str, name: str | None, point: str, *, as_json: bool) -> No
         say(f"note: {flag}")
     seconds = ", ".join(f"{key} {value:g} s" for key, value in result.document["seconds"].items())
     adopted = result.document.get("adopted")
-    say(f"time: {seconds}" + ("; the pod was taken over from a kprof that was killed" if adopted else ""))
+    if adopted:
+        seconds = "; ".join(filter(None, (seconds, "the pod was taken over from a kprof that was killed")))
+    say(f"time: {seconds}")
 
 
 def _say_failure(say: Any, failure: Mapping[str, Any] | None) -> None:

@@ -49,7 +49,7 @@ REMEDIES = {
     "pod.deadline": "raise `timeouts.startupSeconds` of the matrix",
     "pod.node_lost": "the same command runs the point again",
     "host.oom": "raise the container's memory limit (pod.resources in the matrix)",
-    "interrupted": "the same command with --fresh runs the point again",
+    "interrupted": "the same command runs the point again",
     "hang": "look at the last lines of the log; raise `timeouts` if the model is only slow to load",
 }
 

@@ -17,8 +17,8 @@ from tests.faults.sweeping import LIMITS, Bench, on_bench
 
 STALL_SECONDS = LIMITS["stallSeconds"]
 FAST = 100.0
-SLEEP_FACTOR = 400.0
-ASLEEP_SECONDS = 1.0  # on the hurried clock longer than any limit of the point
+SLEEP_FACTOR = 200.0
+ASLEEP_SECONDS = 2.0  # on the hurried clock longer than any limit of the point
 NO_KUBELET = (
     'Get "https://10.0.0.7:10250/containerLogs/default/kp/vllm?follow=true": '
     "dial tcp 10.0.0.7:10250: connect: connection refused"

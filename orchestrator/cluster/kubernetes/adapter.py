@@ -35,6 +35,7 @@ from orchestrator.cluster.port import (
 from orchestrator.errors import ClusterError
 
 GONE_GRACE_SECONDS = 60.0
+MOST_DEVICES_SECONDS = 60.0  # for all pages
 DEVICES_SECONDS = 10.0  # for each page of nodes or pods; a sweep goes on without knowing what is free
 
 
@@ -111,8 +112,9 @@ class KubernetesCluster:
         if resource is None:
             return None
         try:
-            devices = await read_devices(self.transport.optional(DEVICES_SECONDS))
-        except (ApiError, ClusterError):
+            async with asyncio.timeout(MOST_DEVICES_SECONDS):
+                devices = await read_devices(self.transport.optional(DEVICES_SECONDS))
+        except (ApiError, ClusterError, TimeoutError):
             return None
         return devices.free(resource)
 

@@ -1,9 +1,11 @@
 """Work that may start the login command of a kubeconfig, which may hang: it gets half a minute, then it is ended."""
 
 import asyncio
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -18,23 +20,23 @@ T = TypeVar("T")
 
 def within_limit(work: Callable[[], T]) -> T:
     """Do the work; raises ClusterError when it takes too long."""
-    before = _children()
+    begin = _ticks()
     try:
         return _started(work).result(LOGIN_SECONDS)
     except TimeoutError as error:
-        _end(_children() - before)
+        _end_what_started(begin)
         words = f"kubeconfig: the login command did not end within {LOGIN_SECONDS:g} s"
         raise ClusterError(words, remedy="run the context's login command by hand") from error
 
 
 async def within_limit_async(work: Callable[[], T]) -> T:
     """Do the work while the loop goes on; raises TimeoutError when it takes too long."""
-    before = _children()
+    begin = _ticks()
     try:
         async with asyncio.timeout(LOGIN_SECONDS):
             return await asyncio.wrap_future(_started(work))
     except (TimeoutError, asyncio.CancelledError):
-        _end(_children() - before)
+        _end_what_started(begin)
         raise
 
 
@@ -53,17 +55,23 @@ def _started(work: Callable[[], T]) -> Future[T]:
     return done
 
 
-def _children() -> set[int]:
-    """Return the processes that this one started; empty where there is no /proc."""
-    found = set()
+def _ticks() -> float:
+    """Return the time since boot as /proc tells it of processes; infinite where there is no such clock."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return math.inf if clock is None else time.clock_gettime(clock) * os.sysconf("SC_CLK_TCK")
+
+
+def _end_what_started(begin: float) -> None:
+    """End the processes that this one, or one of those, has started since then; kprof has no others on a cluster."""
+    children: dict[int, list[tuple[int, float]]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, IndexError):
-            if int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]) == os.getpid():
-                found.add(int(entry.name))
-    return found
-
-
-def _end(processes: set[int]) -> None:
-    for pid in processes:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        with suppress(OSError, IndexError, ValueError):
+            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append((int(entry.name), float(fields[19])))
+    parents = [os.getpid()]
+    while parents:
+        for pid, started in children.get(parents.pop(), []):
+            if started >= begin - 1:
+                parents.append(pid)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

@@ -12,10 +12,10 @@ from orchestrator.cluster.kubernetes.transport import ApiError, Transport
 from orchestrator.cluster.port import POINT_ID_LABEL, PodManifest, PodRejectedError
 from orchestrator.errors import ClusterError, KprofError, UsageError
 
-# exceeded quota: q, requested: requests.nvidia.com/gpu=2, used: ...=4, limited: requests.nvidia.com/gpu=5
 # Of a refusal that concerns every pod; what else is forbidden is forbidden to this one: by a LimitRange, an image
 # policy, a service account or a priority class that is not there, the level of pod security.
 _NO_ACCESS = ("cannot create resource", "being terminated")
+# exceeded quota: q, requested: requests.nvidia.com/gpu=2, used: ...=4, limited: requests.nvidia.com/gpu=5
 _QUOTA = re.compile(r"requested: [\w./-]+=(\d{1,9})\b.{0,400}limited: [\w./-]+=(\d{1,9})\b")
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
