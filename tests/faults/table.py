@@ -14,7 +14,7 @@ HEAD = """# Faults
 
 What can go wrong around a sweep, how kprof sees it, and what it does. Each line of the fourth column is the promise of
 a test. Trouble between kprof and the API server never fails a point: a point fails when its container, its pod or
-the admission says so, or when a documented limit passed.
+the admission says so, or when a documented limit passed. The numbers that hold: [goals](goals.md).
 
 | letter | reaction |
 |---|---|

@@ -1,6 +1,7 @@
 """Whether the API server answers, how far its clock is off, and which streams must be opened anew after an outage."""
 
 import asyncio
+import random
 import time
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
@@ -10,6 +11,7 @@ import aiohttp
 OUTAGE_THAT_KILLS_STREAMS_SECONDS = 3.0
 LOOK_SECONDS = 5.0
 SLEPT_SECONDS = 30.0
+SPREAD_SECONDS = 5.0  # over which all take up their work again after an outage
 
 
 def boot_time() -> float:
@@ -28,6 +30,7 @@ class Health:
     def __init__(self) -> None:
         self._failing_since: float | None = None
         self._streams: set[aiohttp.ClientResponse] = set()
+        self._recovered = asyncio.Event()
         self.clock_skew_seconds: float | None = None
         self.give_up_at: float | None = None  # by the monotonic clock, when there is no more time for outages
 
@@ -51,9 +54,20 @@ class Health:
         began, self._failing_since = self._failing_since, None
         if began is not None and asyncio.get_running_loop().time() - began > OUTAGE_THAT_KILLS_STREAMS_SECONDS:
             self.drop_streams()
+            self._recovered.set()
+            self._recovered = asyncio.Event()
         if date is not None:
             with suppress(ValueError, TypeError):
                 self.clock_skew_seconds = time.time() - parsedate_to_datetime(date).timestamp()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before something is tried again; when an outage ends meanwhile, only for a moment, each its own."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._recovered.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(random.uniform(0, min(seconds, SPREAD_SECONDS)))  # noqa: S311 - guards nothing
 
     def opened(self, stream: aiohttp.ClientResponse) -> None:
         """Note a stream that will be read for long."""

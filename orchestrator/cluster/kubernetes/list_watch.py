@@ -64,7 +64,7 @@ async def list_watch(transport: Transport, path: str, selector: str, read: Read)
         # A watch that lived, or that told something, was healthy; the next one need not wait long.
         failures = 0 if alive or clock() - begin > HEALTHY_SECONDS else failures + 1
         longest = min(MAX_WAIT_SECONDS, 0.2 * 2 ** min(failures, 10))
-        await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - spreads retries, guards nothing
+        await transport.health.pause(random.uniform(longest / 2, longest))  # noqa: S311 - spreads retries, guards nothing
 
 
 async def _list(transport: Transport, path: str, selector: str) -> tuple[list[dict[str, Any]], str]:

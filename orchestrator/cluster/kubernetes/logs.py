@@ -106,7 +106,7 @@ async def follow_log(
             unreadable = True
             yield LogChunk(b"", unreadable=words)
         longest = min(MAX_WAIT_SECONDS, 0.05 * 2 ** min(failures, 10))
-        await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - spreads retries, guards nothing
+        await transport.health.pause(random.uniform(longest / 2, longest))  # noqa: S311 - spreads retries, guards nothing
 
 
 def _never() -> bool:
