@@ -67,7 +67,8 @@ def test_doctor_names_the_missing_secret_and_the_command_that_makes_it(
     healthy = cluster_kprof.run(*arguments)
     assert healthy.code == 0
     assert "none" not in healthy.stdout
-    assert {one["level"] for one in documents(healthy.stdout)} == {"ok"}
+    # No node of a test cluster has vLLM's image, and nobody tries whether it can be pulled.
+    assert {one["subject"] for one in documents(healthy.stdout) if one["level"] != "ok"} <= {"image"}
 
 
 @pytest.mark.parametrize(
