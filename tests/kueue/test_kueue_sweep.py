@@ -50,7 +50,7 @@ def _jobs(queue: Queue) -> list[Object]:
 def test_fault_26_points_wait_in_the_queue_for_their_devices(two_gpus: Queue, cluster_kprof: Kprof) -> None:  # noqa: F811
     """Runs each point as a suspended Job in the queue, waits without a clock, and says what Kueue says."""
     file = _matrix(cluster_kprof.folder, two_gpus.name, 5)
-    outcome = cluster_kprof.run(*_sweep(file, two_gpus))
+    outcome = cluster_kprof.run(*_sweep(file, two_gpus, speed=8))  # slow enough for kprof to ask what they wait for
     left = [*two_gpus.kube.left(two_gpus.namespace), *(job["metadata"]["name"] for job in _jobs(two_gpus))]
     assert outcome.code == 0, outcome.stderr
     assert len(stored.results(cluster_kprof.store)) == 5
