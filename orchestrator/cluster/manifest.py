@@ -55,7 +55,7 @@ def pod_name(run: str, point_hash: str, attempt: int) -> str:
 
 @functools.cache
 def _base_pod() -> dict[str, Any]:
-    """Read the base pod once: reading YAML takes 10 ms, and a sweep renders each of its pods twice."""
+    """Read the base pod once: a sweep renders each of its pods twice, and YAML is slow to read."""
     pod: dict[str, Any] = yaml.safe_load((shipped("manifests") / "pod.yaml").read_text(encoding="utf-8"))
     return pod
 

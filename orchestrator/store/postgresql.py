@@ -123,7 +123,7 @@ class PostgresqlDatabase(Database):
                 self._lock(session, run)
             with session.begin():
                 self._holder = session.scalar(text("SELECT pg_backend_pid()"))
-        except BaseException:
+        except BaseException:  # whatever it was, a session without its locks may not go back to the pool
             session.invalidate()
             session.close()
             raise

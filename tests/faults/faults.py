@@ -1,6 +1,7 @@
 """What a test can break: which requests, how, and how often."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ def is_dry_run(call: Call) -> bool:
 
 
 @dataclass
-class Fault:
+class Fault(ABC):
     """Meets the requests that `where` matches, `times` of them, or all while it is on; `met` counts them."""
 
     where: Where = anywhere
@@ -46,9 +47,9 @@ class Fault:
         """Say whether this request is to be met."""
         return (self.times is None or self.met < self.times) and self.where(call)
 
+    @abstractmethod
     async def meet(self, exchange: Exchange, serve: Serve) -> bool:
         """Answer in place of the server; False leaves it to the server."""
-        raise NotImplementedError
 
 
 @dataclass

@@ -14,7 +14,6 @@ from orchestrator.errors import ClusterError
 from tests.contract.subject import printing
 from tests.e2e.waiting import eventually
 from tests.faults.faults import Answer, refusal
-from tests.faults.scripts import serving
 from tests.faults.server import TOKEN, FaultServer
 from tests.security.headers import Headers
 from tests.security.trap import Trap
@@ -30,20 +29,6 @@ async def trap() -> AsyncIterator[Trap]:
     """Return a server that must hear nothing."""
     async with Trap() as started:
         yield started
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[FaultServer]:
-    """Return an API server whose pods serve."""
-    async with FaultServer(serving) as started:
-        yield started
-
-
-@pytest.fixture
-async def cluster(server: FaultServer, tmp_path: Path) -> AsyncIterator[KubernetesCluster]:
-    """Return the adapter on that server."""
-    async with KubernetesCluster.connect(str(server.kubeconfig(tmp_path)), None, None) as connected:
-        yield connected
 
 
 async def _reads(cluster: KubernetesCluster, pod: PodSnapshot) -> None:

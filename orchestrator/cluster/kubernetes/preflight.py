@@ -36,11 +36,6 @@ class Right:
         """Return the resource with its subresource, as RBAC rules write it."""
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
-    @property
-    def kubectl_name(self) -> str:
-        """Return the resource as `kubectl create role --resource` wants it."""
-        return f"{self.resource}.{self.group}" if self.group else self.name
-
 
 _ALL = ("create", "get", "list", "watch", "delete")
 # What a sweep cannot do without; docs/rbac.md says what for.
