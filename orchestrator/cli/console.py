@@ -28,6 +28,11 @@ def told(error: KprofError) -> str:
     return shown(error.message) + remedy
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, which takes an s for more than one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def printable_lines(text: str) -> str:
     """Return text of several lines that is safe to print."""
     return "\n".join(printable(line) for line in text.split("\n"))

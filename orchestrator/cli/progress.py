@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from rich.console import Console, Group
@@ -11,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.console import counted
 from orchestrator.matrix.point import Point
 from orchestrator.report.tables import printable
 from orchestrator.store import RunRecord
@@ -30,6 +32,7 @@ STAGES = {
     "probing": "probing live",
     "deleting": "deleting pod",
 }
+FRAME_LINES = 6  # of the live table: its title, head and borders, and the line below it
 
 
 class View(Protocol):
@@ -70,7 +73,8 @@ class LineView:
     def start(self, run: RunRecord, remaining: Collection[str]) -> None:
         """Say which run this is."""
         mark = " SIMULATED" if run.source != "measured" else ""
-        self._say(f"run {run.number} ({run.id}) of {run.matrix} on {run.cluster}{mark}: {len(remaining)} points to do")
+        todo = counted(len(remaining), "point")
+        self._say(f"run {run.number} ({run.id}) of {run.matrix} on {run.cluster}{mark}: {todo} to do")
 
     def update(self, progress: Progress) -> None:
         """Print the change."""
@@ -83,14 +87,36 @@ class LineView:
             self._console.print(Text(f"{time.strftime('%H:%M:%S')} {printable(text)}"), soft_wrap=True)
 
 
+@dataclass(slots=True)
+class _Row:
+    """What is known of one point; times are of the monotonic clock, in seconds."""
+
+    point: Point
+    words: str = "waiting"
+    style: str = "dim"
+    begun: float | None = None
+    ended: float | None = None  # 0 for a point that had a result before
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Order the rows by how much they matter: those at work, then the last that ended, then those that wait."""
+        if self.ended is not None:
+            return 1, -self.ended
+        return (2, 0.0) if self.begun is None else (0, 0.0)
+
+    def cells(self, now: float) -> tuple[Text, str, Text, str]:
+        """Return the row's texts."""
+        seconds = "" if self.begun is None else f"{(self.ended or now) - self.begun:.0f}"
+        state = Text(printable(self.words), style=self.style)
+        return Text(self.point.id), str(self.point.accelerator.count), state, seconds
+
+
 class LiveView:
-    """A table of every point, redrawn in place."""
+    """A table of the points, redrawn in place; where the terminal is too low, of those that matter most."""
 
     def __init__(self, console: Console, points: Sequence[Point], *, simulated: bool) -> None:
-        self._points = points
-        self._stage = {point.id: ("waiting", "dim") for point in points}
-        self._since: dict[str, float] = {}
-        self._took: dict[str, float] = {}
+        self._console = console
+        self._rows = {point.id: _Row(point) for point in points}
         self._title = "SIMULATED sweep" if simulated else "sweep"
         self.live = Live(console=console, refresh_per_second=8, get_renderable=self._render, transient=True)
 
@@ -98,33 +124,39 @@ class LiveView:
         """Mark the points that are done already."""
         mark = "SIMULATED " if run.source != "measured" else ""
         self._title = f"{mark}run {run.number} ({run.id}) of {run.matrix} on {printable(run.cluster)}"
-        for point in self._points:
-            if point.hash not in remaining:
-                self._stage[point.id] = ("done before", "dim")
+        for row in self._rows.values():
+            if row.point.hash not in remaining:
+                row.words, row.ended = "done before", 0.0
 
     def update(self, progress: Progress) -> None:
         """Note the change; the table is redrawn by its own clock."""
-        name, now = progress.point.id, time.monotonic()
-        self._since.setdefault(name, now)
+        row, now = self._rows[progress.point.id], time.monotonic()
+        row.begun = now if row.begun is None else row.begun
         if progress.stage == "done":
-            self._stage[name] = outcome(progress)
-            self._took[name] = now - self._since[name]
+            (row.words, row.style), row.ended = outcome(progress), now
         else:
-            self._stage[name] = (_stage(progress), "cyan")
+            row.words, row.style = _stage(progress), "cyan"
 
     def _render(self) -> Group:
-        table = Table(title=Text(self._title), title_justify="left", expand=False)
+        table = Table(title=Text(self._title, overflow="ellipsis", no_wrap=True), title_justify="left", expand=False)
         for header in ("Point", "GPUs", "State", "Seconds"):
             table.add_column(header, justify="right" if header in {"GPUs", "Seconds"} else "left", no_wrap=True)
-        now = time.monotonic()
-        for point in self._points:
-            words, style = self._stage[point.id]
-            since = self._since.get(point.id)
-            took = self._took.get(point.id, 0.0 if since is None else now - since)
-            seconds = "" if since is None else f"{took:.0f}"
-            table.add_row(Text(point.id), str(point.accelerator.count), Text(printable(words), style=style), seconds)
-        done = sum(words.startswith(("ready", "failed", "done")) for words, _ in self._stage.values())
-        return Group(table, Text(f"{done} of {len(self._points)} points"))
+        rows, now = list(self._rows.values()), time.monotonic()
+        room = max(1, self._console.size.height - FRAME_LINES)
+        shown = {row.point.id for row in sorted(rows, key=lambda row: row.rank)[:room]}
+        for row in rows:
+            if row.point.id in shown:
+                table.add_row(*row.cells(now))
+        done = sum(row.ended is not None for row in rows)
+        return Group(table, Text(f"{done} of {counted(len(rows), 'point')}{_hidden(rows, shown)}"))
+
+
+def _hidden(rows: Sequence[_Row], shown: Collection[str]) -> str:
+    """Say how many rows there was no room for."""
+    left = [row.rank[0] for row in rows if row.point.id not in shown]
+    counts = ((left.count(rank), words) for rank, words in enumerate(("at work", "ended", "waiting")))
+    said = ", ".join(f"{count} {words}" for count, words in counts if count)
+    return f"; no room here for {said}" if said else ""
 
 
 @contextmanager

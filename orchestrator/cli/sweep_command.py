@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.cli.clusters import Where, opened
-from orchestrator.cli.console import printable_lines, shown, stdout_console, told
+from orchestrator.cli.console import counted, printable_lines, shown, stdout_console, told
 from orchestrator.cli.progress import open_view
 from orchestrator.cli.select import load_selected
 from orchestrator.cluster.local.adapter import LocalCluster
@@ -170,7 +170,7 @@ def _print_plan(selected: list[Point], options: SweepOptions) -> None:
         print(shown(f"{point.id}  [{devices}]  {point.image}  vllm serve {' '.join(point.argv)}"))  # noqa: T201
     most = max(point.accelerator.count for point in order)
     mark = ", SIMULATED" if options.simulate else ""
-    print(f"{len(order)} points, at most {most} devices each{mark}")  # noqa: T201
+    print(f"{counted(len(order), 'point')}, at most {counted(most, 'device')} each{mark}")  # noqa: T201
 
 
 def _print_summary(store: Store, run: RunRecord, selected: list[Point], *, as_json: bool) -> int:
