@@ -78,7 +78,8 @@ _TABLE: tuple[_Row, ...] = (
     _Row("oom.load", ("The required memory size {*} for model is higher than the total available device memory",)),
     _Row("oom.profile", ("The error occurred during profile run. This might be due to insufficient GPU memory",)),
     _Row("oom", ("out of memory. Tried to allocate",), before=r"(?:CUDA|HIP|XPU|NPU|HPU) "),
-    _Row("oom", ("OutOfMemoryError: ",)),
+    # A kernel that needs too much shared memory is called so too; autotuning tries the next one.
+    _Row("oom", ("OutOfMemoryError: ",), after=r"(?!out of resource: )"),
     _Row("oom", ("Error: CUDA error: out of memory", "Error: out of memory", "Error: HIP error: out of memory")),
     _Row("oom", ("UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY", "RESOURCE_EXHAUSTED: ")),
     _Row("oom.graph_capture", ("ACL graph capture failed with a known stream-resource exhaustion",)),

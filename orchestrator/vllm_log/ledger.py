@@ -102,6 +102,15 @@ class Ledger:
             return  # the same figure again, rounded; the first one is more exact
         self._books[book][name] = (value, proof)
 
+    def tells(self, name: str, pid: str) -> bool:
+        """Say whether a process has told a fact."""
+        return name in self._books.get(pid, {})
+
+    def add(self, name: str, value: float, pid: str | None, proof: Evidence) -> None:
+        """Book a value that comes on top of what its process has told."""
+        before = self._books.get(pid or "", {}).get(name, (0.0, proof))[0]
+        self.put(name, before + value, pid, proof)
+
     def has(self, name: str, rank: str, *, but_not_of: str | None) -> bool:
         """Say whether a process of this rank has told a fact, another process than the one given."""
         return any(

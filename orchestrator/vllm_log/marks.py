@@ -21,6 +21,7 @@ class Mark(StrEnum):
     SETTING = "setting"
     GRAPH_ESTIMATE = "graph_estimate"
     RANK = "rank"
+    DRAFT = "draft"
     PHASE = "phase"
     SIMULATOR = "simulator"
 
@@ -55,7 +56,7 @@ STAGE_FRAMES: tuple[tuple[str, frozenset[str]], ...] = (
 
 NEEDLES: dict[Mark, tuple[str, ...]] = {
     Mark.VERSION: (" version ", "LLM engine (v"),
-    Mark.PLATFORM: ("Automatically detected platform",),
+    Mark.PLATFORM: ("Automatically detected platform", "Platform plugin "),
     Mark.START: (" version ",),
     Mark.ENGINE_START: ("LLM engine (v",),
     Mark.LOADING: ("Starting to load model ",),
@@ -104,6 +105,7 @@ NEEDLES: dict[Mark, tuple[str, ...]] = {
     ),
     Mark.GRAPH_ESTIMATE: ("graph memory profiling",),
     Mark.RANK: ("is assigned as DP rank", "distributed_init_method="),
+    Mark.DRAFT: ("Configuring SpecDecodeWorker",),
     Mark.PHASE: (
         "memory before",
         "memory after",
@@ -119,7 +121,9 @@ VERSION = re.compile(
     r"(?:vLLM API server version|vLLM server version|█\s+version|LLM engine \(v?|vllm_version[=:'\" ]+)\s*v?"
     r"(\d{1,4}\.\d{1,4}(?:\.\d{1,4})*[\w.+]{0,60})"
 )
-PLATFORM = re.compile(r"Automatically detected platform (\w{1,40})")
+PLATFORM = re.compile(r"Automatically detected platform (\w{1,40})|Platform plugin (\w{1,40}) is activated")
+# The plugin of vllm-ascend brings the platform "npu"; others are named alike.
+PLATFORM_OF_PLUGIN = {"ascend": "npu"}
 ENGINE_UP = re.compile(
     r"init engine \(profile|Graph capturing finished in \d+ secs\.(?!.*took)|Warmup finished in \d+ secs|"
     # V0 had no line for the engine as a whole until 0.6.4; its heads have no bracket.
@@ -138,6 +142,8 @@ ASSIGNED = re.compile(
 GLOBAL_RANK = re.compile(r"world_size=(\d{1,6}) rank=(\d{1,6}) local_rank=\d{1,6} distributed_init_method=")
 # The simulator's head says what it is; wrappers put words before it.
 SIMULATOR = re.compile(r"kprof simulator \S{1,100}: ")
+# The same of data-parallel engines, whose global rank counts the ranks of all of them.
+DATA_RANK = re.compile(r"Adjusting world_size=\d{1,6} rank=(\d{1,6}) distributed_init_method=\S{1,200} for DP")
 FRAME = re.compile(r"File \"[^\"]{1,1000}\", line \d{1,9}, in (\w{1,200})")
 # A traceback quotes source code; a template is not a rendered message.
 # "torch.OutOfMemoryError: ...", "KeyError: 'x'", at the beginning of a message.

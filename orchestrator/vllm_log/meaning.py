@@ -8,7 +8,9 @@ Release = tuple[int, int, int]
 
 
 def release_of(version: str | None) -> Release | None:
-    """Return (major, minor, patch) of a version, None when it is unknown."""
+    """Return (major, minor, patch) of a version, None when it is unknown: a checkout without tags builds 0.1.devN."""
+    if (version or "").startswith("0.1.dev"):
+        return None
     match = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", version or "")
     if match is None:
         return None

@@ -29,11 +29,14 @@ _FIGURES = (
     "Warmup finished in",
     "Memory profiling takes",
     "Encoder cache will be",
+    "offloaded parameters: ",
 )
 _MARKS = (
     " version ",
     "LLM engine (v",
     "detected platform",
+    "Platform plugin ",
+    "SpecDecodeWorker",
     "startup complete",
     "Uvicorn running on",
     "Starting to load model",

@@ -10,12 +10,14 @@ from orchestrator.vllm_log.framing import Line, rank_of
 from orchestrator.vllm_log.ledger import Ledger, Place
 from orchestrator.vllm_log.marks import (
     ASSIGNED,
+    DATA_RANK,
     ENGINE_START,
     ENGINE_UP,
     GLOBAL_RANK,
     GRAPH_ESTIMATE,
     NEEDLES,
     PLATFORM,
+    PLATFORM_OF_PLUGIN,
     START,
     VERSION,
     Mark,
@@ -25,7 +27,7 @@ from orchestrator.vllm_log.phases import MOST_PHASES, read_peak, read_phase
 from orchestrator.vllm_log.result import StartUp
 from orchestrator.vllm_log.rules import Rules
 from orchestrator.vllm_log.settings import Setting, read_settings
-from orchestrator.vllm_log.wordings import MIB, Stage, Wording
+from orchestrator.vllm_log.wordings import MIB, WEIGHTS, Stage, Wording
 
 MAX_ENGINES = 256
 # Name and value of an event, and the figure of a fact.
@@ -51,6 +53,8 @@ class StartUpReader:
         self._profiling_skipped = False
         self._phases: dict[str, dict[str, float]] = {}
         self._bare_stage = Stage.CONFIG
+        self._last: Line | None = None
+        self._draft = False
         self._ledger = Ledger()
         self._diagnosis = Diagnosis()
         self._on: dict[Mark, Callable[[Line], None]] = {
@@ -66,6 +70,7 @@ class StartUpReader:
             Mark.SETTING: self._on_setting,
             Mark.GRAPH_ESTIMATE: self._on_graph_estimate,
             Mark.RANK: self._on_rank,
+            Mark.DRAFT: self._on_draft,
             Mark.PHASE: self._on_phase,
         }
 
@@ -76,10 +81,10 @@ class StartUpReader:
         """
         if line.bare and self._begins_bare(line, rules):
             return True
-        if self._diagnosis.failed and rules.wordings and (line.process or "").startswith("EngineCore"):
+        if rules.wordings and (line.process or "").startswith("EngineCore"):
             # The same engine under another pid: it was started again, whatever the log left out in between.
             pid = self._cores.get(line.process or "")
-            if pid is not None and pid != line.pid:
+            if pid not in {None, line.pid} and (self._diagnosis.failed or self._told_before(line, rules, pid or "")):
                 return True
         if not (self._ready or self._engine_up or self._diagnosis.failed):
             # A start-up that was killed without a word: the same process cannot begin twice.
@@ -92,6 +97,16 @@ class StartUpReader:
             return False
         known = self._engines.get(line.process or "", line.pid)
         return known != line.pid or (line.process is None and "" in self._engines)
+
+    def _told_before(self, line: Line, rules: Rules, pid: str) -> bool:
+        """Say whether a line tells a figure that the only engine has told under an earlier pid.
+
+        Data-parallel engines and the stages of one server stand side by side, some of them under one name.
+        """
+        if line.process != "EngineCore" or "[Stage-" in line.text:
+            return False
+        told = (name for one in rules.wordings for name, _, _ in one.template.read(line.words))
+        return any(self._ledger.tells(name, pid) for name in told)
 
     def _loads_again(self, line: Line, rules: Rules) -> bool:
         """Say whether a rank that has loaded its weights loads them in another process: somebody cut out the start."""
@@ -121,7 +136,8 @@ class StartUpReader:
         # A server that is ready has told its figures; what it prints now are requests, and their errors.
         for wording in () if self._ready else rules.wordings:
             if wording.template.needle in line.words:
-                self._figures(wording, line, told)
+                self._figures(wording, self._owned(line), told)
+        self._last = self._owned(line)
         was_ready = self._ready
         for mark in rules.marks:
             self._on[mark](line)
@@ -134,6 +150,13 @@ class StartUpReader:
             if kind is not None:
                 told.append(("failure", kind, None))
         return told
+
+    def _owned(self, line: Line) -> Line:
+        """Return the line as one of the process before it where it is the rest of a record that a terminal broke."""
+        last = self._last
+        if last is None or not line.bare or line.number != last.number + 1:
+            return line
+        return line._replace(process=last.process, pid=last.pid)
 
     def _figures(self, wording: Wording, line: Line, told: list[Told]) -> None:
         figures = wording.template.read(line.words)
@@ -154,6 +177,10 @@ class StartUpReader:
             gib = value * wording.scale
             if wording.in_passing:
                 self._ledger.put_in_passing(name, gib, proof)
+            elif self._draft and wording in WEIGHTS and name == "weights_gib":
+                # V0 loads the draft model after the other one, each with a line of its own.
+                if ("fact", name, gib) not in told:
+                    self._ledger.add(name, gib, line.pid, proof)
             else:
                 self._ledger.put(name, gib, line.pid, proof)
             if ("fact", name, gib) not in told:
@@ -169,7 +196,8 @@ class StartUpReader:
 
     def _on_platform(self, line: Line) -> None:
         if match := PLATFORM.search(line.words):
-            self._platform = match.group(1)
+            plugin = match.group(2)
+            self._platform = PLATFORM_OF_PLUGIN.get(plugin, plugin) if plugin else match.group(1)
 
     def _on_engine_start(self, line: Line) -> None:
         if ENGINE_START.search(line.words) and len(self._engines) < MAX_ENGINES:
@@ -214,6 +242,14 @@ class StartUpReader:
             size = self._whole("tensor_parallel_size") or world
             if size > 1 and rank < world:
                 self._ledger.assign(line.pid, Place(0, rank // size, 0, rank % size))
+        elif match := DATA_RANK.search(line.words):
+            rank = int(match.group(1))
+            size = self._whole("tensor_parallel_size") or 1
+            engine = size * (self._whole("pipeline_parallel_size") or 1)
+            self._ledger.assign(line.pid, Place(rank // engine, rank % engine // size, 0, rank % size))
+
+    def _on_draft(self, line: Line) -> None:
+        self._draft = self._draft or _says(Mark.DRAFT, line.words)
 
     def _on_phase(self, line: Line) -> None:
         if found := read_phase(line.words):

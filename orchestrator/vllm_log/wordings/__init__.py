@@ -12,4 +12,4 @@ from orchestrator.vllm_log.wordings.wording import MIB, Stage, Wording
 
 WORDINGS: tuple[Wording, ...] = (*WEIGHTS, *PROFILING, *KV_CACHE, *GRAPHS, *VENDORS)
 
-__all__ = ["MIB", "WORDINGS", "Stage", "Wording"]
+__all__ = ["MIB", "WEIGHTS", "WORDINGS", "Stage", "Wording"]

@@ -23,6 +23,12 @@ KV_CACHE = (
         needle="GiB for KV cache on node",
         reached=Stage.KV_CACHE,
     ),
+    wording(
+        "CPU until 0.19",
+        "VLLM_CPU_KVCACHE_SPACE not set. Using {kv_cache_gib} GiB for KV cache",
+        in_passing=True,  # from 0.20 another line says what was set
+        given=True,
+    ),
     wording("CPU 0.20+", "with {requested_gib} GiB requested memory for the worker"),
     wording("CPU 0.20+", "GiB requested memory for the worker. {non_kv_cache_gib} GiB memory was consumed by non-kv"),
     # Error messages that carry the size.

@@ -35,12 +35,8 @@ VENDORS = (
         reached=Stage.KV_CACHE,
     ),
     wording("vllm-ascend", "total memory: {device_total_gib}", before=r"^\s*", after=r"\s*$", scale=BYTES),
-    wording(
-        "vllm-ascend 0.19+",
-        "Actual usage: {weights_gib} GiB for weights, {activation_gib} GiB for peak activation, {non_torch_gib} GiB "
-        "for non-torch memory, {cuda_graph_gib} GiB for NPU graph memory",
-        needle="GiB for NPU graph memory",
-    ),
+    wording("vllm-ascend 0.19+", "{weights_gib} GiB for weights,"),
+    wording("vllm-ascend 0.19+", "{cuda_graph_gib} GiB for NPU graph memory"),
     wording("vllm-ascend 0.19+", "Current KV cache memory: {kv_cache_in_use_gib} GiB"),
     wording(
         "vllm-ascend, patched",
@@ -49,15 +45,18 @@ VENDORS = (
         anchor="memory after",
     ),
     # Gaudi
+    wording("Gaudi", "Free device memory: {device_free_gib:unit},", anchor="GiB"),
+    # Its share is one of what is free, not of the whole, so that what it comes to is no requested_gib.
+    wording("Gaudi", "usable (gpu_memory_utilization={utilization_ratio})", anchor="GiB"),
     wording(
         "Gaudi",
-        # Gaudi's share is one of what is free, not of the whole, so it is no requested_gib.
-        "Free device memory: {device_free_gib:unit}, {:unit} usable (gpu_memory_utilization={utilization_ratio}), {*} "
-        "reserved for HPUGraphs {*}, {kv_cache_gib:unit} reserved for KV cache",
-        needle="Free device memory: ",
+        "{kv_cache_gib:unit} reserved for KV cache",
+        after=r"(?! dummy)",
         anchor="GiB",
         reached=Stage.KV_CACHE,
     ),
+    wording("Gaudi", "{kv_cache_gib:unit} reserved for usable KV cache", anchor="GiB", reached=Stage.KV_CACHE),
+    wording("Gaudi", "using explicit KV cache budget {:unit}", anchor="GiB", given=True),
     wording("Gaudi", "of device memory ({}GiB/{device_total_gib}GiB used)", needle="of device memory ("),
     wording("Gaudi", "Warmup finished in {graph_capture_seconds} secs", reached=Stage.WARMUP),
     # XPU until 0.15: MB is 2**20 bytes.

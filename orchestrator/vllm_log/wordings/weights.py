@@ -21,5 +21,7 @@ WEIGHTS = (
     ),
     wording("0.16+", "Peak GPU memory after loading weights: {load_peak_gib} GiB"),
     wording("0.20+", "Checkpoint size: {checkpoint_gib} GiB"),
-    wording("0.17+", "Total CPU offloaded parameters: {cpu_offload_gib:unit}", anchor="GiB"),
+    wording("0.17+", "Total CPU offloaded parameters: {cpu_offload_gib:unit}"),
+    # Some releases leave the unit out.
+    wording("0.17+", "Total CPU offloaded parameters: {cpu_offload_gib}", after=r"(?![\d.,]| ?[KMGTB])"),
 )

@@ -13,7 +13,8 @@ _PLACE = re.compile(r"\{([^{}]*)\}")
 # A pattern around the template asks for words that the template does not hold.
 _AROUND = {
     "free_memory={device_free_gib}GiB, total_memory={device_total_gib}GiB": "worker init memory snapshot: {}",
-    "Initial free memory {device_free_gib} GiB, reserved {kv_cache_gib} GiB": "{} for KV Cache as specified by it",
+    "non_torch_memory={non_torch_gib}GiB": "{} kv_cache_size",
+    "reserved {kv_cache_gib} GiB": "{} for KV Cache as specified by it",
 }
 
 
