@@ -11,13 +11,14 @@ class Cause:
     """One failing line: its kind and the numbers in it.
 
     `order` decides between two that match one line: the smaller. A `weak` cause is taken only when the engine did
-    not come up and no strong one is in the log.
+    not come up and no strong one is in the log. `remedy` replaces the kind's own.
     """
 
     kind: str
     template: Template
     order: int
     weak: bool
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,13 @@ class _Row:
     before: str = ""
     after: str = ""
     needle: str | None = None
+    remedy: str | None = None
 
+
+# The name of an exception, behind which its message stands; warnings say much of the same, and are harmless.
+_RAISED = r"^(?:[\w.]{1,100}\.)?[A-Z]\w{0,60}(?:Error|Exception): .{0,300}?"
+_IMAGE = "use an image that holds what the line names, in the version that this vLLM needs"
+_DOWNLOAD = "download the model's files again: one of them is damaged"
 
 _TABLE: tuple[_Row, ...] = (
     # --- KV cache
@@ -57,7 +64,11 @@ _TABLE: tuple[_Row, ...] = (
     _Row("kv.no_room", ("leaving none for the KV cache",)),
     _Row("kv.no_room", ("is less than requested memory for kv (-",)),
     _Row("kv.no_room", ("GiB is available for the KV cache. Reduce mm_ipc_gpu_memory_gb",)),
-    _Row("kv.no_room", ("max_num_seqs ({}) exceeds available Mamba cache blocks",)),
+    _Row(
+        "kv.no_room",
+        ("max_num_seqs ({}) exceeds available Mamba cache blocks",),
+        remedy="lower --max-num-seqs to the blocks that the line names",
+    ),
     # --- the device was not free
     _Row(
         "gpu.busy",
@@ -72,7 +83,12 @@ _TABLE: tuple[_Row, ...] = (
     _Row("gpu.busy", ("on kv cache allocation is less than requested memory for kv (",)),
     _Row("gpu.busy", ("Externally held weights on device",)),
     _Row("gpu.busy", ("Error in memory profiling. ",)),
-    # --- accelerator out of memory
+    # --- accelerator out of memory; Ray has an exception of that name for the host's
+    _Row(
+        "host.oom",
+        ("ray.exceptions.OutOfMemoryError", "node running low on memory", "exceeds the memory usage threshold of"),
+        remedy="raise the memory of the node or the pod: Ray ends tasks before the host has none left",
+    ),
     _Row("oom.warmup", ("out of memory occurred when warming up",)),
     _Row("oom.load", ("Failed to load model - not enough GPU memory",)),
     _Row("oom.load", ("The required memory size {*} for model is higher than the total available device memory",)),
@@ -119,6 +135,8 @@ _TABLE: tuple[_Row, ...] = (
             "Not enough total available nodes",
             "exceeds assigned_physical_gpu_ids count",
             "is out of bounds for assigned_physical_gpu_ids",
+            "Current node has no GPU available",
+            "Current node has no NPU available",
             "Found no NVIDIA driver on your system",
             "No CUDA GPUs are available",
             "libcuda.so.1: cannot open shared object file",
@@ -156,6 +174,12 @@ _TABLE: tuple[_Row, ...] = (
             "must be divisible by tensor_parallel_size",
         ),
     ),
+    _Row(
+        "config.parallelism",
+        ("is not divisible by weight quantization block_",),
+        remedy="choose a smaller --tensor-parallel-size, or --enable-expert-parallel: a rank's share of a weight must "
+        "hold whole quantization blocks",
+    ),
     _Row("config.parallelism", ("is not divisible",), before=r"Weight (?:in|out)put_size_per_partition.{0,200}?"),
     _Row(
         "config.argument",
@@ -165,7 +189,23 @@ _TABLE: tuple[_Row, ...] = (
             "max_num_batched_tokens ({}) must be greater than or equal to max_num_seqs",
             "GiB total CPU memory is allocated for the swap space",
             "No valid cudagraph sizes after rounding",
+            "Chunked MM input disabled but",
+            "invalid tool call parser",
         ),
+    ),
+    _Row("config.argument", ("is greater than max_lora_rank",), remedy="raise --max-lora-rank to what the line names"),
+    _Row(
+        "config.argument",
+        ("VLLM_PORT",),
+        after=r".{0,200}appears to be a URI",
+        remedy="rename the Service called vllm, or set enableServiceLinks: false: Kubernetes puts its address into "
+        "VLLM_PORT",
+    ),
+    # Triton's autotuning tries kernels that need too much; only the message of this one is fatal.
+    _Row(
+        "config.unsupported",
+        ("OutOfResources: out of resource: shared memory",),
+        remedy="the device has less shared memory than the kernel asks for: use another attention backend or model",
     ),
     _Row(
         "config.unsupported",
@@ -188,6 +228,18 @@ _TABLE: tuple[_Row, ...] = (
             "consider setting `trust_remote_code=True`",
             "Sleep mode is not supported on current platform",
             "Alloc sq cq fail",
+            "contains custom code which must be executed",
+            "The checkpoint you are trying to load has model type",
+            "Cannot find the config file for",
+            "compiled with an unsupported toolchain",
+            "invalid device function",
+            "only supports Ampere GPUs or newer",
+            "not supported in this architecture",
+            "is not defined for option 'gpu-name'",
+            "PTXASError: ",
+            "invalid value for --gpu-architecture",
+            "UVA is not available",
+            "was supported in vLLM until",
             "NVIDIA driver on your system is too old",
             "CUDA driver version is insufficient",
             "forward compatibility was attempted on non supported HW",
@@ -223,12 +275,32 @@ _TABLE: tuple[_Row, ...] = (
             "does not appear to have a file named",
             "Cannot find any model weights with",
             "Cannot find any safetensors model weights with",
+            "Should have a `model_type` key in its config.json",
+            "Should have a model_type key in its config.json",
+            "HFValidationError",
+        ),
+    ),
+    _Row(
+        "model.missing",
+        (
+            "Error while deserializing header",
+            "MetadataIncompleteBuffer",
+            "HeaderTooLarge",
+            "InvalidHeaderDeserialization",
+        ),
+        remedy=_DOWNLOAD,
+    ),
+    # Only a sign: it ends in the words below when the hub cannot be reached, but the next try may reach it.
+    _Row("model.unreachable", ("thrown while requesting HEAD http", "thrown while requesting GET http"), weak=True),
+    _Row(
+        "model.missing",
+        (
             "Can't load image processor for",
             "Can't load tokenizer for",
             "Can't load the configuration of",
             "Can't load feature extractor for",
-            "HFValidationError",
         ),
+        weak=True,
     ),
     _Row(
         "model.unreachable",
@@ -239,16 +311,24 @@ _TABLE: tuple[_Row, ...] = (
             "LocalEntryNotFoundError",
             "MaxRetryError",
             "outgoing traffic has been disabled",
+            "offline mode is enabled",
+            "429 Client Error",
+            "500 Server Error",
+            "502 Server Error",
+            "503 Server Error",
+            "504 Server Error",
             "Failed to resolve '",
         ),
     ),
     _Row("model.unreachable", ("Name or service not known",), after=r".*huggingface"),
     # --- communication
+    _Row("comm.failure", ("Cannot allocate memory", "No space left on device"), before=r"NCCL WARN .{0,300}?"),
     _Row("comm.failure", ("NCCL error", "NCCL Error"), after=r"(?: in| \d+)?:? (?!\{)"),
     _Row(
         "comm.failure",
         (
             "DistBackendError",
+            "NCCL_ERROR_",
             "ncclSystemError",
             "ncclUnhandledCudaError",
             "ncclInternalError",
@@ -269,13 +349,55 @@ _TABLE: tuple[_Row, ...] = (
     ),
     _Row("host.oom", ("MemoryError",), before=r"(?:^|[\s:])", after=r"\s*$"),
     _Row("pod.image", ("ErrImagePull", "ImagePullBackOff", "Failed to pull image")),
-    _Row("host.oom", ("died unexpectedly (exit code: -9)",), weak=True),
-    _Row("hang", ("Timed out waiting for engine core processes to start", "RPC call to {w} timed out"), weak=True),
-    _Row("engine.died", ("ddress already in use", "No space left on device", "Fatal Python error: "), weak=True),
+    _Row("host.oom", ("died unexpectedly (exit code: -9)", "worker died (-9)"), weak=True),
+    _Row(
+        "hang",
+        (
+            "Timed out waiting for engine core processes to start",
+            "RPC call to {w} timed out",
+            "Did not receive response from front-end process within",
+        ),
+        weak=True,
+    ),
+    _Row(
+        "engine.died",
+        ("ddress already in use",),
+        weak=True,
+        remedy="another server listens there: stop it, or use another --port",
+    ),
+    _Row("engine.died", ("No space left on device",), weak=True, remedy="give the pod more disk, or a larger /dev/shm"),
+    _Row("engine.died", ("Fatal Python error: ", "Segfault encountered"), weak=True),
     _Row("config.unsupported", ("NotImplementedError: ",), weak=True, after=r"(?!\s*$)"),
+    _Row(
+        "config.argument",
+        ("Valid options are", "Expected one of [", "chose from {", "choose from", "cannot be used with --"),
+        weak=True,
+        before=_RAISED,
+    ),
+    _Row(
+        "config.unsupported",
+        ("not supported", "not support ", "only supports ", "only supported ", "does not support"),
+        weak=True,
+        before=_RAISED,
+    ),
+    _Row(
+        "config.unsupported",
+        ("ImportError: ", "ModuleNotFoundError: "),
+        weak=True,
+        before="^",
+        remedy=_IMAGE,
+    ),
+    _Row("config.unsupported", ("Failed to find C compiler", "'ninja'"), weak=True, before=_RAISED, remedy=_IMAGE),
+    _Row(
+        "config.unsupported",
+        ("Value error, ",),
+        weak=True,
+        before=r"^\s*",
+        after=r".*(?:quantiz|checkpoint|rchitectur)",
+    ),
     _Row("unknown", ("CUDA error: ", "HIP error: "), weak=True, before=r"^\s*"),
     _Row("config.argument", ("Value error, ",), weak=True, after=r"(?!\{)", before=r"^\s*"),
-    _Row("config.argument", ("Input should be",), weak=True, after=r".* \[type="),
+    _Row("config.argument", ("Input should be", "Unexpected keyword argument"), weak=True, after=r".* ?\[type="),
     _Row("interrupted", ("KeyboardInterrupt", "SIGTERM", "Received signal 2", "Received signal 15"), weak=True),
     _Row("interrupted", ("terminated by signal",), weak=True),
 )
@@ -286,7 +408,7 @@ def _causes() -> Iterator[Cause]:
     for row in _TABLE:
         for text in row.texts:
             template = compile_template(text, needle=row.needle, before=row.before, after=row.after)
-            yield Cause(row.kind, template, order, row.weak)
+            yield Cause(row.kind, template, order, row.weak, row.remedy)
             order += 1
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from orchestrator.vllm_log.causes import Cause
 from orchestrator.vllm_log.evidence import proof_of
 from orchestrator.vllm_log.framing import Line
-from orchestrator.vllm_log.marks import EXCEPTION, FRAME, NEEDLES, QUOTED_SOURCE, STAGE_FRAMES, Mark
+from orchestrator.vllm_log.marks import EXCEPTION, FRAME, HARMLESS, NEEDLES, QUOTED_SOURCE, STAGE_FRAMES, Mark
 from orchestrator.vllm_log.oom import device_is_busy, device_memory
 from orchestrator.vllm_log.remedy import remedy_for
 from orchestrator.vllm_log.result import Evidence, Failure
@@ -33,7 +33,8 @@ LONG_LINE = 250
 class _Sign:
     """A failure as it was found; its rank is known only once the process has told its name.
 
-    `open` says that the stage of an out-of-memory error was guessed, and that a traceback may still tell it.
+    `open` says that the stage of an out-of-memory error was guessed, and that a traceback may still tell it. `warned`
+    says that it was only a warning. `remedy` is the cause's own advice.
     """
 
     kind: str
@@ -43,6 +44,8 @@ class _Sign:
     device: int | None
     numbers: Mapping[str, float]
     open: bool = False
+    warned: bool = False
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,8 @@ class Diagnosis:
         telling = "eceived signal" in line.message or (not self._up and "out of memory" in line.message)
         if line.level in _QUIET_LEVELS and not telling:
             return None
+        if HARMLESS.search(line.message):
+            return None
         exception = EXCEPTION.search(line.message)
         if exception is None and len(line.message) < LONG_LINE and QUOTED_SOURCE.search(line.message):
             return None
@@ -155,8 +160,9 @@ class Diagnosis:
 
     def _found(self, cause: Cause, numbers: dict[str, float], line: Line) -> str | None:
         # A warning may turn out harmless, whatever it says.
-        weak = cause.weak or line.level == "WARNING"
-        if weak and self._weak is not None:
+        warned = line.level == "WARNING"
+        weak = cause.weak or warned
+        if weak and self._weak is not None and (warned or not self._weak.warned):
             return None
         told = self._told_stage(line.pid or "")
         if self._strong is not None:
@@ -179,7 +185,9 @@ class Diagnosis:
         device = _DEVICE_INDEX.search(line.words)
         index = int(device.group(1)) if device else None
         guessed = cause.kind == "oom" and kind != "gpu.busy" and told is None
-        sign = _Sign(kind, stage, proof_of(line), line.pid, index, numbers, open=guessed)
+        sign = _Sign(
+            kind, stage, proof_of(line), line.pid, index, numbers, open=guessed, warned=warned, remedy=cause.remedy
+        )
         if weak:
             self._weak = sign
         else:
@@ -210,7 +218,11 @@ class Diagnosis:
         strong = self._strong
         if strong is not None and signal is not None and strong.kind.startswith(_AFTER_A_SIGNAL):
             strong = strong if strong.proof.line_number < signal.proof.line_number else signal
-        return strong or (None if up else self._weak or self._exception or self._death)
+        if strong is not None or up:
+            return strong
+        if self._weak is not None and self._weak.warned:
+            return self._exception or self._weak
+        return self._weak or self._exception or self._death
 
     def conclude(self, known: Known) -> Failure | None:
         """Return the failure with its remedy; a weak sign counts only when the engine did not come up."""
@@ -225,7 +237,7 @@ class Diagnosis:
             failure = replace(failure, kind="kv.no_room", stage="kv_cache", evidence=known.kv_line)
         if failure.kind == "kv.no_room" and nothing_left:
             numbers["available_kv_gib"] = known.facts["kv_cache_gib"]
-        remedy = remedy_for(
+        remedy = sign.remedy or remedy_for(
             failure.kind, numbers, tensor_parallel_size=known.tensor_parallel_size, block_size=known.block_size
         )
         return replace(failure, remedy=remedy, numbers=numbers)

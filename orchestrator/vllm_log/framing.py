@@ -17,8 +17,15 @@ _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\
 _PROCESS = re.compile(r"\((?P<name>[A-Za-z][\w \-=:./]{0,80}?) pid=(?P<pid>\d{1,10})(?:, ip=(?P<ip>[\d.]{1,20}))?\) ?")
 # "INFO 05-16 23:06:03 [core.py:12] msg" (0.8+), "INFO 05-16 23:06:03 core.py:12] msg" (until 0.7.3)
 _HEAD = re.compile(
-    r"(?P<level>TRACE|DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(?P<time>\d\d-\d\d \d\d:\d\d:\d\d)\s+"
+    r"(?P<level>TRACE|DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+"
+    r"(?P<time>(?:\d{4}-)?\d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d{1,9})?)\s+"
     r"\[?(?P<file>[\w./\-]{1,200}):\d+\] ?"
+)
+# Before the words of a line without a head: torchrun's rank, docker compose's name, a time, journald's unit.
+_WRAPPER = re.compile(
+    r"\s{0,8}(?:\[(?:default\d{1,4}\]:\[)?rank\d{1,6}\]: ?|[\w.\-]{1,60} {1,30}\| |"
+    r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+\-]\d\d:?\d\d)?\]? (?:\| )?|"
+    r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,80} [\w.\-@]{1,60}\[\d{1,10}\]: )"
 )
 # A box drawn by a terminal's viewer, and Ray's note on lines that it left out.
 _RAY_REPEATED = re.compile(r"\[repeated \d{1,9}x across cluster\]")
@@ -153,7 +160,7 @@ def frame(number: int, text: str, *, nested: int = 0) -> list[Line]:
             return _structured(number, text, fields, nested)
     if not heads:
         process, pid, end = _process(text[:200])
-        return [Line(number, text, text, process, pid, None, text[end:])]
+        return [Line(number, text, text, process, pid, None, _unwrapped(text[end:]))]
     if len(heads) == 1:
         head = heads[0]
         process, pid, _ = _process(text[: head.start()])
@@ -168,6 +175,15 @@ def frame(number: int, text: str, *, nested: int = 0) -> list[Line]:
         lines.append(Line(number, text, text[start:end], process, pid, head["level"], text[head.end() : end]))
         start = end
     return lines
+
+
+def _unwrapped(text: str) -> str:
+    """Return the words behind what wrappers put before them."""
+    for _ in range(MOST_NESTED):
+        if (match := _WRAPPER.match(text)) is None:
+            break
+        text = text[match.end() :]
+    return text
 
 
 def _heads(text: str) -> list[re.Match[str]]:

@@ -31,7 +31,17 @@ STAGE_FRAMES: tuple[tuple[str, frozenset[str]], ...] = (
     ("warmup", frozenset({"_dummy_sampler_run", "_dummy_pooler_run", "kernel_warmup"})),
     (
         "graph_capture",
-        frozenset({"capture_model", "capture", "_capture_cudagraphs", "capture_graph", "_warm_up_model"}),
+        frozenset(
+            {
+                "capture_model",
+                "capture",
+                "_capture_cudagraphs",
+                "capture_graph",
+                "graph_capture",
+                "profile_cudagraph_memory",
+                "_warm_up_model",
+            }
+        ),
     ),
     (
         "profile",
@@ -70,7 +80,8 @@ NEEDLES: dict[Mark, tuple[str, ...]] = {
         "Starting vLLM server on",
         "Available routes are",
     ),
-    Mark.READY: ("Application startup complete.", "Uvicorn running on "),
+    # A log may begin when the server is long at work.
+    Mark.READY: ("Application startup complete.", "Uvicorn running on ", "Avg prompt throughput: "),
     Mark.TRACEBACK: ("Traceback (most recent call last)",),
     Mark.FRAME: ('File "',),
     # Consequences: the process ended, but these lines never say why.
@@ -92,6 +103,9 @@ NEEDLES: dict[Mark, tuple[str, ...]] = {
         "MQLLMEngine is already dead",
         "Error: Engine process (pid",
         "Error('Engine process (pid",
+        "subprocess.CalledProcessError: ",
+        "Error raised in subprocess",
+        "Worker failed with error ''",
     ),
     # One of a line's settings is enough to have all of them read.
     Mark.SETTING: (
@@ -148,4 +162,11 @@ FRAME = re.compile(r"File \"[^\"]{1,1000}\", line \d{1,9}, in (\w{1,200})")
 # A traceback quotes source code; a template is not a rendered message.
 # "torch.OutOfMemoryError: ...", "KeyError: 'x'", at the beginning of a message.
 EXCEPTION = re.compile(r"^(?:[\w.]{1,100}\.)?(?:[A-Z]\w{0,60}(?:Error|Exception)|Exception)\b(?::|\(|\s*$)")
-QUOTED_SOURCE = re.compile(r"^\s*(?:raise |f?\"|f?'|logger\.|msg = |\^)|\{[a-z_.]+!?r?\}|%[sd]\b")
+# What goes wrong in start-ups that go on: tries that are repeated, helpers that are started again.
+HARMLESS = re.compile(
+    r"Error retrieving safetensors|resource_tracker: process died unexpectedly|No valid triton configs|"
+    r"OutOfMemoryError: out of resource: |, retrying (?:in )?\d"
+)
+QUOTED_SOURCE = re.compile(
+    r"^\s*(?:raise |f?\"|f?'(?!.{1,2000}' thrown while requesting )|logger\.|msg = |\^)|\{[a-z_.]+!?r?\}|%[sd]\b"
+)

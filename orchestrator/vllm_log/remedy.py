@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 MOST_HEADS = 4096  # more than any model has; a damaged log may say anything
+LEAST_SHARE = 0.2  # of a device, below which no model is worth starting
 
 REMEDIES: Mapping[str, str] = {
     "oom.load": "the weights do not fit one device: raise --tensor-parallel-size, or use a quantised checkpoint",
@@ -18,13 +19,14 @@ REMEDIES: Mapping[str, str] = {
     "gpu.hardware": "drain the node and look at the device (dmesg, Xid); the configuration is not to blame",
     "config.argument": "mend or remove the argument that the line names; flags come and go with vLLM versions",
     "config.context_exceeds_model": "lower --max-model-len to what the model's config.json allows",
-    "config.parallelism": "choose a --tensor-parallel-size that divides the number of attention heads",
+    "config.parallelism": "choose a --tensor-parallel-size that divides the size that the line names",
     "config.unsupported": "use a vLLM version or a device that supports what the line names",
     "model.access": "accept the model's licence and give the pod a token that may read it",
     "model.missing": "mend the model's name or path",
     "model.unreachable": "give the pod a way to the model hub, or a cache volume that holds the model",
     "comm.failure": "look at the first rank that failed; check /dev/shm, interconnect and NCCL settings",
     "host.oom": "raise the container's memory limit",
+    "hang": "look at the last lines of every rank for what they wait for; raise the limit if they are only slow",
     "engine.died": "read the log around the line; the cause is not one kprof knows",
     "interrupted": "run the point again",
 }
@@ -52,6 +54,8 @@ def remedy_for(
         return f"{int(numbers['world_size'])} devices are needed, {int(numbers['available_gpus'])} are visible"
     if kind == "gpu.busy" and {"free_gib", "total_gib"} <= numbers.keys() and numbers["total_gib"] > 0:
         share = int(numbers["free_gib"] / numbers["total_gib"] * 100) / 100
+        if share < LEAST_SHARE:
+            return f"free the device: only {numbers['free_gib']:.2f} of {numbers['total_gib']:.2f} GiB are free"
         return f"free the device, or use --gpu-memory-utilization {share:.2f} at most"
     if kind == "kv.no_room" and "available_kv_gib" in numbers:
         more = f"{-numbers['available_kv_gib'] + 0.0:.2f} GiB are missing before the first KV block: "

@@ -38,6 +38,7 @@ _MARKS = (
     "Platform plugin ",
     "SpecDecodeWorker",
     "startup complete",
+    "Avg prompt throughput",
     "Uvicorn running on",
     "Starting to load model",
     "Starting vLLM ",
@@ -92,9 +93,21 @@ _CAUSES = (
     "RESOURCE_EXHAUSTED",
     "load NCCL library",
     "Input should be",
+    "Unexpected keyword argument",
     "are not supported for now",
+    "thrown while requesting",
+    "offline mode is enabled",
+    "OutOfResources: ",
+    "option 'gpu-name'",
+    "invalid value for --gpu",
+    "Segfault encountered",
+    "NCCL WARN ",
+    "exceeds the total number of available",
+    "running low on memory",
+    "memory usage threshold",
+    "appears to be a URI",
 )
-_ANY_CAUSE = frozenset({"rror", "Exception: "})
+_ANY_CAUSE = frozenset({"rror", "Exception: ", "NCCL WARN "})
 
 
 def _pairs() -> Iterator[tuple[str, Rule]]:
