@@ -67,9 +67,6 @@ def _stage(progress: Progress) -> str:
 class LineView:
     """One line for each change."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
     def start(self, run: RunRecord, remaining: Collection[str]) -> None:
         """Say which run this is."""
         mark = " SIMULATED" if run.source != "measured" else ""
@@ -82,9 +79,9 @@ class LineView:
         self._say(f"{progress.point.id}: {words}")
 
     def _say(self, text: str) -> None:
-        # Talk must not stop a sweep: whoever read stderr may have gone.
+        # Talk must not stop a sweep: whoever read stderr may have gone. (A console of rich would end the process then.)
         with suppress(OSError):
-            self._console.print(Text(f"{time.strftime('%H:%M:%S')} {printable(text)}"), soft_wrap=True)
+            print(f"{time.strftime('%H:%M:%S')} {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 @dataclass(slots=True)
@@ -162,10 +159,13 @@ def _hidden(rows: Sequence[_Row], shown: Collection[str]) -> str:
 @contextmanager
 def open_view(points: Sequence[Point], *, simulated: bool) -> Iterator[View]:
     """Open the view that fits stderr."""
-    console = Console(stderr=True, highlight=False)
     if sys.stderr.isatty():
-        view = LiveView(console, points, simulated=simulated)
-        with view.live:
+        view = LiveView(Console(stderr=True, highlight=False), points, simulated=simulated)
+        view.live.start()
+        try:
             yield view
+        finally:
+            with suppress(OSError):  # the terminal may have gone
+                view.live.stop()
     else:
-        yield LineView(console)
+        yield LineView()

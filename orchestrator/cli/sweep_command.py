@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,8 @@ def run_sweep(options: SweepOptions) -> int:
 
 
 def _say(text: str) -> None:
-    print(printable_lines(text), file=sys.stderr)  # noqa: T201
+    with suppress(OSError):  # whoever read stderr may have gone, and what is to be done must be done all the same
+        print(printable_lines(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _tell_stuck(names: list[str]) -> None:
@@ -115,28 +116,32 @@ LEFT_AS_IT_IS = b"stopped without cleaning up: the same command goes on with wha
 
 
 class _Stop:
-    """Ctrl-C and SIGTERM: the first one cleans up and ends, the second one ends at once."""
+    """Ctrl-C, SIGTERM and a terminal that goes away: the first one cleans up and ends, the second one ends at once."""
 
     def __init__(self) -> None:
         self.asked = False
 
     def listen(self, cluster: Cluster) -> None:
-        """Take both signals over for the task that calls this."""
+        """Take the signals over for the task that calls this; `nohup` keeps its say."""
         task = asyncio.current_task()
 
         def asked() -> None:
             if self.asked:
                 # Past whatever is drawn on the terminal, whose cursor comes back.
-                os.write(2, (SHOW_CURSOR if sys.stderr.isatty() else b"") + LEFT_AS_IT_IS)
+                with suppress(OSError):
+                    os.write(2, (SHOW_CURSOR if sys.stderr.isatty() else b"") + LEFT_AS_IT_IS)
                 os._exit(130)
             self.asked = True
-            _say("stopping: deleting what was started (once more: leave it and stop at once)")
             cluster.hurry()
             if task is not None:
                 task.cancel()
+            _say("stopping: deleting what was started (once more: leave it and stop at once)")
 
+        loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(name, asked)
+            loop.add_signal_handler(name, asked)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, asked)
 
 
 async def _open_cluster(options: SweepOptions, stack: AsyncExitStack, *, queued: bool) -> Cluster:

@@ -14,7 +14,9 @@ from orchestrator.errors import UsageError
 from orchestrator.store.database import Database
 from orchestrator.store.records import RunRecord
 
-BUSY_SECONDS = 5  # this blocks the event loop; longer waits are the caller's
+BUSY_SECONDS = 5.0
+# A sweep's loop stands still meanwhile: nobody renews its Lease and no signal is heard. It waits between its tries.
+DRIVING_BUSY_SECONDS = 0.2
 
 
 class SqliteDatabase(Database):
@@ -27,7 +29,8 @@ class SqliteDatabase(Database):
             raise UsageError(f"--store: the folder of {url.database} does not exist", remedy="create it first")
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, hide_parameters=True)
         event.listen(engine, "connect", _pragmas)
-        event.listen(engine, "begin", _begin)
+        event.listen(engine, "begin", self._begin)
+        self._drives = False
         super().__init__(url.database or "memory", engine)
         self._lock: BufferedWriter | None = None
 
@@ -55,9 +58,11 @@ class SqliteDatabase(Database):
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, run.number)
         except OSError as error:
             raise self.driven(run) from error
+        self._drives = True
         try:
             yield
         finally:
+            self._drives = False
             if self._lock is not None:
                 fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, run.number)
 
@@ -68,14 +73,15 @@ class SqliteDatabase(Database):
             self._lock = None
         super().close()
 
+    def _begin(self, connection: Connection) -> None:
+        seconds = DRIVING_BUSY_SECONDS if self._drives else BUSY_SECONDS
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={seconds * 1000:.0f}")
+        # A writer takes its lock at once, so that it never has to upgrade; a reader takes none and sees a snapshot.
+        reading = connection.get_execution_options().get("kprof_reading", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
 
 def _pragmas(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by _begin, so that a writer locks at once
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: Connection) -> None:
-    # A writer takes its lock at once, so that it never has to upgrade; a reader takes none and sees a snapshot.
-    reading = connection.get_execution_options().get("kprof_reading", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -94,14 +94,22 @@ class Kprof:
         """Return the folder in which local pods are kept."""
         return self.folder / "state"
 
-    def start(self, *arguments: str, kubeconfig: Path | None = None) -> Running:
-        """Start `kprof ARGUMENTS`; the store is this folder's unless the arguments say another."""
+    def environment(self, kubeconfig: Path | None = None) -> dict[str, str]:
+        """Return the environment of a command: nothing of the user's own reaches it."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("KPROF_")}
         environment.pop("KUBECONFIG", None)
         chosen = kubeconfig or self.kubeconfig
         # Without a cluster the file must not exist: nothing may fall back to the user's own.
         environment["KUBECONFIG"] = str(chosen or self.folder / "no-kubeconfig")
-        environment |= {"KPROF_STATE": str(self.state), "KPROF_STORE": f"sqlite:///{self.store}", "COLUMNS": "200"}
+        return environment | {
+            "KPROF_STATE": str(self.state),
+            "KPROF_STORE": f"sqlite:///{self.store}",
+            "COLUMNS": "200",
+        }
+
+    def start(self, *arguments: str, kubeconfig: Path | None = None) -> Running:
+        """Start `kprof ARGUMENTS`; the store is this folder's unless the arguments say another."""
+        environment = self.environment(kubeconfig)
         running = Running([sys.executable, "-m", "orchestrator.cli", *arguments], self.folder, environment)
         self.started.append(running)
         return running

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.kubernetes.lease import LEASE_SECONDS
+from orchestrator.cluster.kubernetes.lease import LEASE_SECONDS, RENEW_SECONDS
 from orchestrator.errors import RunDrivenError
+from tests.e2e.waiting import eventually
 from tests.fakes.cluster import SIMULATOR_LOG
 from tests.faults import objects
 from tests.faults.calls import Call
+from tests.faults.faults import is_create, refusal
 from tests.faults.kubelet import PodPlay
 from tests.faults.objects import Key
 from tests.faults.scripts import serving
@@ -87,6 +89,29 @@ def test_fault_34_another_kprof_takes_over(tmp_path: Path) -> None:
         assert clock() - taken < 20
         assert [call for call in _changes_of_pods(bench) if call.seconds > taken] == []
         assert bench.server.objects.get(key)["spec"]["holderIdentity"] == ELSEWHERE
+
+    on_bench(tmp_path, work, script=_loading, factor=10)
+
+
+@pytest.mark.fault(34, "A")
+def test_fault_34_another_kprof_takes_over_while_a_pod_is_asked_for(tmp_path: Path) -> None:
+    """Asks for the pod no more once the run is another's, though its request was only to be repeated."""
+
+    async def work(bench: Bench) -> None:
+        refused = refusal(500, "InternalError", "etcdserver: request timed out", where=is_create)
+        with bench.server.faults.during(refused):
+            sweeping = asyncio.create_task(bench.sweep())
+
+            async def asked() -> bool:
+                return refused.met > 0
+
+            await eventually("a pod is asked for", asked)
+            bench.server.objects.patch(_key_of_lease(bench), {"spec": {"holderIdentity": ELSEWHERE}})
+            await asyncio.sleep(3 * RENEW_SECONDS)
+        await asyncio.sleep(60)
+        assert bench.server.pods == []
+        with pytest.raises(RunDrivenError, match="took over"):
+            await sweeping
 
     on_bench(tmp_path, work, script=_loading, factor=10)
 

@@ -1,7 +1,12 @@
-"""SIGTERM, as a node that is drained sends it to the CronJob's pod."""
+"""Signals: from a node that is drained, from a keyboard, and from a terminal that goes away."""
 
 import asyncio
+import os
+import pty
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +19,7 @@ from tests.e2e.test_e2e_errors import write_matrix
 from tests.e2e.waiting import wait_until
 from tests.fakes.cluster import SIMULATOR_LOG
 from tests.faults.background import BackgroundServer
+from tests.faults.faults import Hang
 from tests.faults.kubelet import PodPlay
 from tests.faults.sweeping import Bench, on_bench
 
@@ -44,6 +50,60 @@ def test_fault_32_sigterm(tmp_path: Path) -> None:
         assert "interrupted" in outcome.stderr
         assert stored.results(kprof.store) == []
         assert server.left() == []
+
+
+def _sweep_into(writer: int, kprof: Kprof) -> "subprocess.Popen[bytes]":
+    """Start a sweep that writes all it says into a file descriptor."""
+    sweep = [sys.executable, "-m", "orchestrator.cli", "sweep", write_matrix(kprof.folder)]
+    ours = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests under nohup has it ignored
+    try:
+        return subprocess.Popen(sweep, cwd=kprof.folder, env=kprof.environment(), stdout=writer, stderr=writer)
+    finally:
+        signal.signal(signal.SIGHUP, ours)
+        os.close(writer)
+
+
+@pytest.mark.fault(32, "A")
+@pytest.mark.parametrize(("number", "opened"), [(signal.SIGINT, os.pipe), (signal.SIGHUP, pty.openpty)])
+def test_fault_32_nobody_reads_any_more(
+    tmp_path: Path, number: signal.Signals, opened: Callable[[], tuple[int, int]]
+) -> None:
+    """Deletes what it started although what it says cannot be written: Ctrl-C ended `tee`, or the terminal has gone."""
+    with BackgroundServer(_loading) as background:
+        server = background.server
+        kprof = Kprof(tmp_path, server.kubeconfig(tmp_path))
+        reader, writer = opened()
+        process = _sweep_into(writer, kprof)
+        try:
+            wait_until("the log is being read", lambda: server.streams >= 2, seconds=30)
+            os.close(reader)
+            process.send_signal(number)
+            assert process.wait(EXIT_SECONDS) == 130
+        finally:
+            process.kill()
+            process.wait()
+        assert server.left() == []
+
+
+@pytest.mark.fault(32, "A")
+def test_fault_32_a_second_ctrl_c_that_nobody_reads(tmp_path: Path) -> None:
+    """Ends at once at the second one, also when its words cannot be written."""
+    with BackgroundServer(_loading) as background:
+        server = background.server
+        kprof = Kprof(tmp_path, server.kubeconfig(tmp_path))
+        reader, writer = os.pipe()
+        process = _sweep_into(writer, kprof)
+        try:
+            wait_until("the log is being read", lambda: server.streams >= 2, seconds=30)
+            os.close(reader)
+            with server.faults.during(Hang(lambda call: call.method == "DELETE")):
+                process.send_signal(signal.SIGINT)
+                wait_until("it deletes", lambda: any(call.method == "DELETE" for call in server.calls), seconds=10)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(2) == 130
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.fault(32, "A")

@@ -12,12 +12,14 @@ import pytest
 
 from orchestrator.errors import KprofError
 from orchestrator.profile.point_run import UnsavedResultError
-from orchestrator.store import sqlite
+from orchestrator.profile.recording import PAUSE_SECONDS, patiently
+from orchestrator.store import RunRecord, Store, open_store, sqlite
 from tests.e2e import stored
 from tests.e2e.command import Kprof
 from tests.e2e.test_e2e_errors import write_matrix
 from tests.e2e.waiting import eventually, wait_until
 from tests.fakes.cluster import SIMULATOR_LOG
+from tests.fakes.matrix import point
 from tests.faults.background import BackgroundServer
 from tests.faults.kubelet import PodPlay, Script
 from tests.faults.scripts import be_ready
@@ -74,6 +76,38 @@ def test_fault_35_a_store_that_is_locked_for_a_while(tmp_path: Path, monkeypatch
         assert bench.server.left() == []
 
     on_bench(tmp_path, work, script=_gated(go))
+
+
+@pytest.mark.fault(35, "W")
+def test_fault_35_kprof_hears_while_its_store_is_locked(tmp_path: Path) -> None:
+    """Goes on with all else while ten results wait for the store: it renews its Lease, and hears a signal."""
+    with closing(open_store(f"sqlite:///{tmp_path / 'kprof.db'}")) as store:
+        run = store.create_run("0a1b2c3d", "m", "digest", "cluster", "measured", [point()])
+        deaf = asyncio.run(_longest_silence(store, run, tmp_path / "kprof.db"))
+    assert deaf < 1.0
+
+
+async def _longest_silence(store: Store, run: RunRecord, path: Path) -> float:
+    """Return for how long at most the loop stood still while ten calls met a locked store."""
+    gaps: list[float] = []
+
+    async def beat() -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.01)
+            gaps.append(time.monotonic() - last)
+            last = time.monotonic()
+
+    heart = asyncio.create_task(beat())
+    with store.driving(run), _locked(path):
+        calls = []
+        for _ in range(10):
+            calls.append(asyncio.create_task(patiently(lambda: store.finish_run(run.id))))
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(PAUSE_SECONDS + 3.0)
+    await asyncio.gather(*calls)
+    heart.cancel()
+    return max(gaps)
 
 
 @pytest.mark.fault(35, "A")

@@ -224,7 +224,10 @@ class KubernetesCluster:
         """Create the pod under the run's anchor, or adopt the equal one that is there already."""
         body = object_of(manifest)
         run = manifest.labels[RUN_LABEL]
-        await self._confirm(run)
+
+        async def confirm() -> None:
+            await self._confirm(run)
+
         body["metadata"]["ownerReferences"] = [
             {
                 "apiVersion": "v1",
@@ -235,7 +238,9 @@ class KubernetesCluster:
             }
         ]
         try:
-            return self._workloads.read(await self.transport.call("POST", self._workloads.path, body=body))
+            return self._workloads.read(
+                await self.transport.call("POST", self._workloads.path, body=body, before=confirm)
+            )
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise rejection(error, manifest) from error
@@ -279,9 +284,12 @@ class KubernetesCluster:
 
     async def delete(self, pod: PodSnapshot) -> None:
         """Delete the pod of this uid and wait until it is gone; a pod of that name with another uid stays."""
-        await self._confirm(pod.labels.get(RUN_LABEL, ""))
+
+        async def confirm() -> None:
+            await self._confirm(pod.labels.get(RUN_LABEL, ""))
+
         try:
-            grace = await self._workloads.delete(pod)
+            grace = await self._workloads.delete(pod, confirm)
         except ApiError as error:
             # 404: an earlier request may have done it, and a Job's pod may still be there.
             if error.code != 404 and not (error.code == 409 and "UID" in error.message):

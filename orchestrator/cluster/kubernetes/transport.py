@@ -5,7 +5,7 @@ import copy
 import json
 import time
 from asyncio.sslproto import SSLProtocol
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -252,8 +252,11 @@ class Transport:
         body: Object | None = None,
         *,
         accept: str | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Object:
         """Send a request until it is answered: names are deterministic, so a POST may be repeated.
+
+        `before` is awaited ahead of each try; what it raises ends the call.
 
         Raises ApiError for an answer that repeating cannot mend, ClusterError when the outage lasts too long.
         """
@@ -266,6 +269,8 @@ class Transport:
         try:
             async for attempt in retrying:
                 with attempt:
+                    if before is not None:
+                        await before()
                     return await self.send(method, path, params, body, accept=accept)
         except TRANSPORT_ERRORS as error:
             raise ClusterError(

@@ -17,6 +17,8 @@ HURRIED_GRACE_SECONDS = 5
 JOB_GRACE_SECONDS = 30.0  # of the pod that goes with it
 EVICTED_BY_QUEUE = "EvictedByQueue"
 
+Before = Callable[[], Awaitable[None]]  # what is awaited ahead of each try of a request
+
 
 class Workloads(Protocol):
     """The objects of points in one namespace; ApiError passes through, 404 and 409 included."""
@@ -39,7 +41,7 @@ class Workloads(Protocol):
         """List and watch those of a run."""
         ...
 
-    async def delete(self, pod: PodSnapshot) -> float:
+    async def delete(self, pod: PodSnapshot, before: Before) -> float:
         """Ask for the deletion of this uid; returns how many seconds it may take by itself."""
         ...
 
@@ -78,13 +80,13 @@ class BarePods:
         """List and watch the run's pods."""
         return list_watch(self._transport, self.path, f"{RUN_LABEL}={run}", read_pod)
 
-    async def delete(self, pod: PodSnapshot) -> float:
+    async def delete(self, pod: PodSnapshot, before: Before) -> float:
         """Delete a pod with its own grace period, or a short one when kprof itself has little time left."""
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid}}
         if self._transport.health.give_up_at is not None:
             # Not 0, which would free the name before the node has let go of the devices.
             options["gracePeriodSeconds"] = HURRIED_GRACE_SECONDS
-        left = await self._transport.call("DELETE", f"{self.path}/{pod.name}", body=options)
+        left = await self._transport.call("DELETE", f"{self.path}/{pod.name}", body=options, before=before)
         return float((left.get("metadata") or {}).get("deletionGracePeriodSeconds") or 0)
 
 
@@ -119,7 +121,7 @@ class QueuedJobs:
         jobs = [read_job(item) for item in left.get("items") or []]
         return self._whole(jobs, await self._pods.of_run(run))
 
-    async def delete(self, pod: PodSnapshot) -> float:
+    async def delete(self, pod: PodSnapshot, before: Before) -> float:
         """Delete a Job; its pod goes with it."""
         options = {
             "apiVersion": "v1",
@@ -127,7 +129,7 @@ class QueuedJobs:
             "preconditions": {"uid": pod.uid},
             "propagationPolicy": "Background",
         }
-        await self._transport.call("DELETE", f"{self.path}/{pod.name}", body=options)
+        await self._transport.call("DELETE", f"{self.path}/{pod.name}", body=options, before=before)
         return JOB_GRACE_SECONDS
 
     async def changes(self, run: str) -> AsyncIterator[Change]:
