@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -79,6 +80,10 @@ class LocalCluster:
     async def scaling_up(self, pod: PodSnapshot) -> bool | None:  # noqa: ARG002
         """No machine is ever added."""
         return False
+
+    def look_command(self, *pods: str) -> str:
+        """Return the words that show the logs."""
+        return shlex.join(["tail", *(str(self._state.pods / name / "log") for name in pods)])
 
     async def check(self, manifests: Sequence[PodManifest]) -> None:
         """Check that the command exists and that every point's devices fit this machine."""
