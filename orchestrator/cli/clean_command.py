@@ -14,7 +14,7 @@ from orchestrator.vllm_log import redact
 
 
 def clean_up(where: Where, *, dry_run: bool, as_json: bool) -> int:
-    """Remove the leftovers of every run that nobody drives, and print each; returns 0, or 4 when one could not be.
+    """Remove the leftovers of every run that nobody drives, and print each; returns 0, or 4 when something stays.
 
     Raises ClusterError when the cluster cannot be reached at all.
     """
@@ -33,11 +33,10 @@ def clean_up(where: Where, *, dry_run: bool, as_json: bool) -> int:
         async with opened(where) as cluster:
             there = await cluster.leftovers()
             for left in there:
-                try:
-                    show(left, await _treat(cluster, left, dry_run=dry_run))
-                except ClusterError as error:
-                    show(left, f"not removed, {error.message}")
-                    code = error.exit_code
+                what, whole = await _treat(cluster, left, dry_run=dry_run)
+                show(left, what)
+                if not whole:
+                    code = ClusterError.exit_code
         if not there and not as_json:
             console.print(Text("nothing of kprof is there"))
         return code
@@ -45,12 +44,19 @@ def clean_up(where: Where, *, dry_run: bool, as_json: bool) -> int:
     return asyncio.run(run())
 
 
-async def _treat(cluster: Cluster, left: Leftover, *, dry_run: bool) -> str:
+async def _treat(cluster: Cluster, left: Leftover, *, dry_run: bool) -> tuple[str, bool]:
+    """Return what became of the leftovers, and whether all of them are gone that should be."""
     if dry_run:
-        return "would be removed, unless a kprof drives it"  # to find out would take a dead one's Lease
+        return "would be removed, unless a kprof drives it", True  # to find out would take a dead one's Lease
     try:
         async with cluster.hold(left.run):
-            await cluster.close_run(left.run)
-            return "removed"
+            stuck = await cluster.close_run(left.run)
     except RunDrivenError as error:
-        return f"left alone, {error.message}"
+        return f"left alone, {error.message}", True
+    except ClusterError as error:
+        return f"not removed, {error.message}", False
+    if not stuck:
+        return "removed", True
+    names = f"pod {stuck[0]} has" if len(stuck) == 1 else f"pods {', '.join(stuck)} have"
+    nodes = "its node" if len(stuck) == 1 else "their nodes"
+    return f"removed, but {names} not gone yet: look at {nodes}", False

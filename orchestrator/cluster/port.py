@@ -206,6 +206,10 @@ class Cluster(Protocol):
         """Say whether a node is being added for a pod that fits none; None when the cluster does not tell."""
         ...
 
+    def look_command(self, *pods: str) -> str:
+        """Return the command that shows a person what became of these pods."""
+        ...
+
     async def check(self, manifests: Sequence[PodManifest]) -> None:
         """Find what would stop every point, before anything is created; raises ClusterError or UsageError."""
         ...

@@ -102,7 +102,7 @@ class Queueing:
                 # It has its devices: what it waits for now is its image, or a volume.
                 placed = at if placed is None else placed
                 if at - placed > self._startup_seconds:
-                    return PodTrouble("pod.config", _not_started(now, at - placed))
+                    return PodTrouble("pod.config", self._not_started(now, at - placed))
             excused = self._others_hold() or placed is not None or (now is not None and now.gated is not None)
             waited, last = waited if excused else waited + at - last, at
             if waited > self._queue_seconds:
@@ -125,16 +125,15 @@ class Queueing:
             words = redact(reason)
             progress(f"queued: {words if len(words) <= SHOWN_CHARACTERS else words[:SHOWN_CHARACTERS] + '...'}")
 
+    def _not_started(self, pod: PodSnapshot, seconds: float) -> str:
+        reason = pod.container.reason if pod.container else "no container"
+        look = self._cluster.look_command(pod.pod_name)
+        return f"on node {pod.node} for {seconds:.0f} s without starting: {reason}; see {look}"
+
     async def _tick(self, pod: PodSnapshot, seen: PodSnapshot | None) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TICK_SECONDS):
                 await self._watch.wait_for(pod.uid, lambda now: now != seen)
-
-
-def _not_started(pod: PodSnapshot, seconds: float) -> str:
-    reason = pod.container.reason if pod.container else "no container"
-    name = pod.pod_name
-    return f"on node {pod.node} for {seconds:.0f} s without starting: {reason}; see kubectl describe pod {name}"
 
 
 class _FitsNowhere:

@@ -78,9 +78,10 @@ class Budget:
         end = clock() + point.timeouts.queue_seconds
         while limit is not None and self._leaving() + point.accelerator.count > limit:
             if clock() > end:
-                names = ", ".join(pod.pod_name for pod in self._watch.pods() if pod.name not in self._driven)
-                words = f"no room for {point.id} within --max-gpus {limit}: pods that do not go away hold it: {names}"
-                raise ClusterError(words, remedy="look at their nodes: kubectl describe pod")
+                names = [pod.pod_name for pod in self._watch.pods() if pod.name not in self._driven]
+                words = f"no room for {point.id} within --max-gpus {limit}: pods that do not go away hold it"
+                remedy = f"look at their nodes: {self._cluster.look_command(*names)}"
+                raise ClusterError(f"{words}: {', '.join(names)}", remedy=remedy)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _free_devices(self, waiting: Sequence[Point]) -> dict[str | None, int | None]:

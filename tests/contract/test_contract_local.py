@@ -1,5 +1,6 @@
 """What only the local adapter must hold: devices by number, and pods whose parents died."""
 
+import dataclasses
 import os
 import secrets
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.local import LocalCluster
-from orchestrator.cluster.port import PodRejectedError
+from orchestrator.cluster.port import POINT_LABEL, SPEC_LABEL, PodRejectedError
 from tests.contract.subject import printing, read_all, until_finished, until_started
 from tests.e2e import local_pods
 from tests.e2e.waiting import eventually
@@ -55,6 +56,44 @@ async def test_a_pod_survives_the_kprof_that_started_it(cluster: LocalCluster, t
     await heir.delete(adopted)
     assert local_pods.pods(tmp_path / "state") == []
     assert local_pods.processes(tmp_path / "state") == []
+
+
+async def test_a_pod_with_other_limits_ends_before_its_devices_are_given_on(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """Its process would hold them for ever otherwise, and the new one would find none free."""
+    manifest = printing(secrets.token_hex(4), "import time\ntime.sleep(600)", gpus=4)
+    await until_started(cluster, await cluster.create(manifest))
+    old = set(local_pods.processes(tmp_path / "state"))
+    changed = dataclasses.replace(manifest, labels={**manifest.labels, SPEC_LABEL: "changed"})
+    heir = LocalCluster((sys.executable,), devices=4, state=tmp_path / "state")
+    pod = await until_started(heir, await heir.create(changed))
+    assert not pod.finished
+    assert await heir.free_devices("nvidia.com/gpu") == 0
+    assert len(local_pods.processes(tmp_path / "state")) == len(old)
+    await heir.delete(pod)
+    assert local_pods.processes(tmp_path / "state") == []
+
+
+async def test_a_name_that_another_point_has_is_left_to_it(cluster: LocalCluster, tmp_path: Path) -> None:
+    """Nothing of it is touched; the next attempt has another name."""
+    manifest = printing(secrets.token_hex(4), "import time\ntime.sleep(600)")
+    first = await until_started(cluster, await cluster.create(manifest))
+    stranger = dataclasses.replace(manifest, labels={**manifest.labels, POINT_LABEL: "another"})
+    with pytest.raises(PodRejectedError, match="is taken"):
+        await cluster.create(stranger)
+    assert await cluster.get(manifest.name) == first
+    await cluster.delete(first)
+
+
+async def test_a_pod_that_is_being_deleted_is_not_taken_over(cluster: LocalCluster, tmp_path: Path) -> None:
+    """kill -9 while it was being deleted: it is deleted to the end, and another one made."""
+    manifest = printing(secrets.token_hex(4), "import time\ntime.sleep(600)")
+    first = await until_started(cluster, await cluster.create(manifest))
+    (tmp_path / "state" / "pods" / first.name / "deleting").touch()
+    second = await cluster.create(manifest)
+    assert (second.uid == first.uid, second.deleting) == (False, False)
+    await cluster.delete(second)
 
 
 async def test_a_pod_whose_shim_is_killed_ended_with_137_and_leaves_no_process(

@@ -71,6 +71,16 @@ async def test_create_adopts_a_pod_that_ended_while_nobody_looked(subject: Subje
     assert again.container.exit_code == 7
 
 
+async def test_create_replaces_a_pod_whose_limits_have_changed(subject: Subject) -> None:
+    """What a killed kprof left under other limits is ended, and the same command goes on."""
+    first = await subject.vllm.create(serving(subject.run, speed=500))
+    await until_started(subject.vllm, first)
+    second = await subject.vllm.create(serving(subject.run, speed=400))
+    assert (second.name, second.uid == first.uid) == (first.name, False)
+    started = await until_started(subject.vllm, second)
+    assert (started.uid, started.finished) == (second.uid, False)
+
+
 async def test_get_of_a_pod_that_never_was_is_none(subject: Subject) -> None:
     """No pod is no error."""
     assert await subject.vllm.get("kp-never-was-a0") is None

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,77 @@ def test_values_reach_their_places(helm: Path, tmp_path: Path) -> None:
     (point,) = load_matrix(matrix).points
     assert (point.token_secret, point.cache_claim) == (("hf-token", "HF_TOKEN"), "nightly-kprof-model-cache")
     assert point.argument("kv-cache-memory-bytes") == 268435456
+
+
+NUMBER_LIKE = CHART / "ci" / "number-like-values.yaml"
+
+
+def scalars(item: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each scalar with its path."""
+    if isinstance(item, dict | list):
+        for key, value in item.items() if isinstance(item, dict) else enumerate(item):
+            yield from scalars(value, f"{path}/{key}")
+    else:
+        yield path, item
+
+
+def types(objects: list[Object]) -> dict[str, str]:
+    """Return the type of each scalar by kind of object and path."""
+    return {
+        f"{number} {item['kind']}{path}": type(value).__name__
+        for number, item in enumerate(objects)
+        for path, value in scalars(item)
+    }
+
+
+@pytest.mark.parametrize("release", ["123", "1e3"])
+def test_words_that_look_like_numbers_stay_words(helm: Path, tmp_path: Path, release: str) -> None:
+    """What is a text in the values, and the names that helm is given, is one for Kubernetes as well."""
+    likes = re.compile(r"(?<=\")(on|off|yes|[0-9.]+|1e3|0x10)(?=\")")
+    words = tmp_path / "words.yaml"
+    words.write_text(likes.sub(lambda found: f"w{found[1]}", NUMBER_LIKE.read_text()))
+    strange = template(helm, "--values", NUMBER_LIKE, release=release, namespace="0123")
+    plain = template(helm, "--values", words, release="kprof", namespace="kprof")
+    assert types(strange) == types(plain)
+    check(strange)
+    instances = {item["metadata"]["labels"]["app.kubernetes.io/instance"] for item in strange}
+    assert instances == {release}
+
+
+@pytest.mark.parametrize("like", ["on", "123", "1e3"])
+def test_a_secret_for_the_store_that_looks_like_a_number(helm: Path, like: str) -> None:
+    """Its name and its key are texts."""
+    text = ("--set-string", f"store.urlSecret.name={like},store.urlSecret.key={like}")
+    pod = inner(only(template(helm, *text), "CronJob"))
+    store = next(entry for entry in pod["containers"][0]["env"] if entry["name"] == "KPROF_STORE")
+    assert store["valueFrom"]["secretKeyRef"] == {"name": like, "key": like}
+
+
+def test_a_matrix_given_as_text_stands_as_it_is(helm: Path, tmp_path: Path) -> None:
+    """Also one whose first line is indented, which tells YAML nothing of the other lines."""
+    own = yaml.safe_load((CHART / "values.yaml").read_text())["matrices"]["inline"]["nightly"]
+    matrix = f"   # The first line.\n\n{own}"
+    values = tmp_path / "values.yaml"
+    values.write_text(json.dumps({"matrices": {"inline": {"nightly": matrix}}}))
+    objects = template(helm, "--values", values)
+    assert only(objects, "ConfigMap")["data"]["nightly.yaml"] == matrix
+
+
+@pytest.mark.parametrize("number", [9007199254740993, -9007199254740993, 9007199254740992])
+def test_a_number_that_helm_would_change_is_refused(helm: Path, tmp_path: Path, number: int) -> None:
+    """Whole numbers beyond 2^53 in a mapping are others by the time a template sees them; a text keeps them."""
+    group = {"name": "a", "model": "Qwen/Qwen3-0.6B", "arguments": {"seed": [1, number]}}
+    matrix = {"version": 1, "name": "nightly", "groups": [group]}
+    values = tmp_path / "values.yaml"
+    values.write_text(json.dumps({"matrices": {"inline": {"nightly": matrix}}}))
+    done = attempt(helm, "template", "kprof", CHART, "--values", values)
+    assert done.returncode != 0
+    assert "matrices.inline.nightly.groups[0].arguments.seed[1]" in done.stderr
+    assert "give this matrix as a text" in done.stderr
+    group["arguments"] = {"seed": [1, 2**53 - 1]}
+    values.write_text(json.dumps({"matrices": {"inline": {"nightly": matrix}}}))
+    kept = yaml.safe_load(only(template(helm, "--values", values), "ConfigMap")["data"]["nightly.yaml"])
+    assert kept["groups"][0]["arguments"]["seed"] == [1, 2**53 - 1]
 
 
 def test_what_is_there_already_is_not_made_again(helm: Path) -> None:

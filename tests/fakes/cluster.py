@@ -236,6 +236,10 @@ class FakeCluster:
         assert pod.unschedulable, "asked about a pod that has its place"
         return self.scaling
 
+    def look_command(self, *pods: str) -> str:
+        """Name the pods."""
+        return f"look at {' '.join(pods)}"
+
     async def check(self, manifests: Sequence[PodManifest]) -> None:
         """Refuse when the test says so."""
         self.events += [("check", manifest.name) for manifest in manifests]

@@ -81,10 +81,11 @@ class PodPlay:
         self._wake()
 
     def fail(self, reason: str, words: str = "") -> None:
-        """Let the kubelet fail the pod as a whole; a container that ran ends with it."""
+        """Let the kubelet fail the pod as a whole; a container that ran ends with it, told in the same breath."""
+        changes: Object = {"phase": "Failed", "reason": reason, "message": words}
         if self.state == "running":
-            self.exit(137)
-        self._status({"phase": "Failed", "reason": reason, "message": words})
+            changes["containerStatuses"] = [_container({"terminated": {"exitCode": 137, "reason": "Error"}})]
+        self._status(changes)
         self._wake()
 
     def condition(self, kind: str, status: str, reason: str = "", words: str = "") -> None:
@@ -133,8 +134,7 @@ class PodPlay:
         await asyncio.get_running_loop().create_future()
 
     def _container(self, phase: str, state: Object) -> None:
-        status = {"name": CONTAINER, "state": state, "ready": False, "restartCount": 0, "image": "", "imageID": ""}
-        self._status({"phase": phase, "containerStatuses": [status]})
+        self._status({"phase": phase, "containerStatuses": [_container(state)]})
 
     def _status(self, changes: Object) -> None:
         if self.exists:
@@ -143,6 +143,10 @@ class PodPlay:
     def _wake(self) -> None:
         said, self._said = self._said, asyncio.Event()
         said.set()
+
+
+def _container(state: Object) -> Object:
+    return {"name": CONTAINER, "state": state, "ready": False, "restartCount": 0, "image": "", "imageID": ""}
 
 
 def _lines(data: bytes) -> list[bytes]:

@@ -20,6 +20,7 @@ from tests.faults.simulated import simulator
 from tests.faults.statuses import Object, Refusal, status
 
 NAMESPACE = "default"
+USER = "oidc:ann o'hara"
 TOKEN = "token-of-the-fault-server"
 BOOKMARK_SECONDS = 60.0
 
@@ -153,6 +154,8 @@ class FaultServer:
             raise Refusal(404, "NotFound", "the server could not find the requested resource")
         elif target.resource == "selfsubjectaccessreviews":
             await exchange.send(201, self._review(call.json()))
+        elif target.resource == "selfsubjectreviews":
+            await exchange.send(201, call.json() | {"status": {"userInfo": {"username": USER}}})
         elif call.is_watch:
             version = version_of(exchange, self.objects, silent_future=self.silent_future)
             await self._stream(exchange, watch(exchange, target, self.objects, version, self.bookmark_seconds))

@@ -85,6 +85,7 @@ def test_fault_27_pods_that_stay_too_long(tmp_path: Path) -> None:
             await bench.sweep(Limits(max_gpus=1))
         (stuck,) = bench.server.kubelet.history
         assert stuck.key[2] in caught.value.message
+        assert caught.value.remedy == f"look at their nodes: kubectl -n default describe pod {stuck.key[2]}"
         assert [result.failure_kind for result in bench.results()] == [None]
 
     on_bench(tmp_path, work, points=2, factor=FAST, timeouts=limits)

@@ -71,11 +71,11 @@ def test_fault_17_a_secret_that_is_not_there(tmp_path: Path) -> None:
     async def work(bench: Bench) -> None:
         with pytest.raises(ClusterError, match="secret hf not found") as caught:
             await bench.sweep()
-        assert "create secret generic hf" in (caught.value.remedy or "")
+        assert caught.value.remedy == "kubectl -n default create secret generic hf --from-file=token=FILE"
         assert bench.server.left() == []
         assert bench.server.asked("POST", "/pods") == []
 
-    on_bench(tmp_path, work, huggingFaceToken={"secretName": "hf"})
+    on_bench(tmp_path, work, huggingFaceToken={"secretName": "hf", "key": "token"})
 
 
 @pytest.mark.fault(17, "P(pod.config)")

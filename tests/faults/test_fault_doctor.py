@@ -1,5 +1,8 @@
 """What `kprof doctor` says of clusters that a sweep would fail on, and how long a cluster may be silent."""
 
+import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +10,20 @@ import pytest
 
 from orchestrator.cluster.kubernetes import adapter
 from orchestrator.cluster.kubernetes.adapter import KubernetesCluster
+from orchestrator.cluster.kubernetes.preflight import NEEDED_RIGHTS, QUEUE_RIGHTS
 from orchestrator.cluster.manifest import render_pod
 from orchestrator.cluster.port import Finding, Level
 from orchestrator.errors import ClusterError
 from tests.faults.faults import refusal
-from tests.faults.server import FaultServer
+from tests.faults.kueue import QUEUE
+from tests.faults.server import NAMESPACE, USER, FaultServer
 from tests.faults.sweeping import matrix_of
 
+# Writes its arguments down, one call a line, and keeps what it is given to apply.
+KUBECTL = """#!/bin/sh
+printf '%s\\n' "$(for word; do printf '%s|' "$word"; done)" >> calls
+case "$*" in *apply*) cat > applied;; esac
+"""
 PRODUCT = "NVIDIA-A100-SXM4-80GB"
 
 
@@ -47,6 +57,53 @@ async def test_an_image_that_no_node_has(cluster: KubernetesCluster) -> None:
     (image,) = [finding for finding in found if finding.subject == "image"]
     assert image.level is Level.WARN
     assert "whether it can be pulled is not checked" in image.text
+
+
+@pytest.mark.parametrize("queue", [None, QUEUE])
+async def test_the_remedy_for_missing_rights_grants_them(
+    server: FaultServer, cluster: KubernetesCluster, tmp_path: Path, queue: str | None
+) -> None:
+    """It runs as it stands, needs no file of kprof's, and grants what a sweep needs to the account that asked."""
+    server.denied.add(("create", "pods"))
+    found = await _worse_than_ok(cluster, queue=queue)
+    (missing,) = [one for one in found if (one.subject, one.level) == ("access", Level.FAIL)]
+    calls, role = _carried_out(missing.remedy or "", tmp_path)
+    granted = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    needed = {(right.group, right.name, right.verb) for right in NEEDED_RIGHTS}
+    of_queues = {(right.group, right.name, right.verb) for right in QUEUE_RIGHTS}
+    assert needed < granted
+    assert of_queues < granted if queue else not of_queues & granted
+    assert role["kind"] == "Role"
+    apply, bind = calls
+    assert apply == ["-n", NAMESPACE, "apply", "-f", "-"]
+    assert bind[:4] == ["-n", NAMESPACE, "create", "rolebinding"]
+    assert f"--role={role['metadata']['name']}" in bind
+    assert f"--user={USER}" in bind
+
+
+def _carried_out(command: str, folder: Path) -> tuple[list[list[str]], dict[str, Any]]:
+    """Return the calls of kubectl that a shell makes of a remedy, and the object that was applied."""
+    kubectl = folder / "bin" / "kubectl"
+    kubectl.parent.mkdir()
+    kubectl.write_text(KUBECTL)
+    kubectl.chmod(0o755)
+    path = f"{kubectl.parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", command], cwd=folder, env={"PATH": path}, check=True, timeout=20)
+    calls = [line.split("|")[:-1] for line in (folder / "calls").read_text().splitlines()]
+    return calls, json.loads((folder / "applied").read_text())
+
+
+async def test_the_remedy_for_a_missing_secret_has_the_key_of_the_matrix(cluster: KubernetesCluster) -> None:
+    """A pod that reads `token` has no use for a Secret that holds `HF_TOKEN`."""
+    found = await _worse_than_ok(cluster, huggingFaceToken={"secretName": "hf", "key": "token"})
+    (missing,) = [finding for finding in found if finding.subject == "secrets"]
+    assert missing.remedy == f"kubectl -n {NAMESPACE} create secret generic hf --from-file=token=FILE"
 
 
 async def test_cleaning_up_does_not_wait_for_a_cluster_that_is_away(

@@ -120,6 +120,7 @@ def test_fault_18_a_container_that_is_created_for_ever(tmp_path: Path) -> None:
         assert kind == "pod.config"
         assert CREATING in line
         assert "node-1" in line
+        assert f"see kubectl -n default describe pod {bench.server.kubelet.history[0].key[2]}" in line
         assert limit <= clock() - begin < limit + 60
         bench.server.kubelet.script = serving
         (result,) = await bench.sweep()

@@ -1,6 +1,7 @@
 """Pods that were deleted and do not go away: they are named, and counted, and never forced."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -149,3 +150,33 @@ def test_fault_28_the_command_names_the_pod(
     assert ended.value.code == 0
     assert f"stuck: pod {name} does not go away" in told
     assert told.count(f"pod {name} was deleted and has not gone yet: look at its node") == 1
+
+
+@pytest.mark.fault(28, "W")
+def test_fault_28_clean_names_the_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ends `kprof clean` with exit code 4 and the pod's name when what it deleted does not go away."""
+    monkeypatch.setattr(adapter, "GONE_GRACE_SECONDS", 1.0)
+    with BackgroundServer() as background:
+        server = background.server
+        background.do(lambda: setattr(server.kubelet, "script", _evicted_with_finalizer(server)))
+        background.do(lambda: setattr(server.api, "admission", _no_grace))
+        where = ["--kubeconfig", str(server.kubeconfig(tmp_path))]
+        sweep = ["sweep", write_matrix(tmp_path), *where, "--store", str(tmp_path / "kprof.db")]
+        assert _exit_code(monkeypatch, *sweep) == 0
+        name = server.kubelet.history[0].key[2]
+        capfd.readouterr()
+        assert _exit_code(monkeypatch, "clean", *where, "--format", "json") == 4
+        (told,) = capfd.readouterr().out.splitlines()
+        assert json.loads(told)["outcome"] == f"removed, but pod {name} has not gone yet: look at its node"
+        background.do(lambda: server.objects.remove(("pods", "default", name)))
+        assert _exit_code(monkeypatch, "clean", *where) == 0
+        assert "nothing of kprof is there" in capfd.readouterr().out
+
+
+def _exit_code(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    monkeypatch.setattr(sys, "argv", ["kprof", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code

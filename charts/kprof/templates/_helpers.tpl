@@ -27,7 +27,7 @@
 
 {{- define "kprof.selectorLabels" -}}
 app.kubernetes.io/name: kprof
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "kprof.labels" -}}
@@ -72,13 +72,33 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* One inline matrix, given as (list $ matrix): a text as it stands, a mapping with secret and cache filled in. */}}
+{{/* Refuse whole numbers beyond 2^53 in an inline mapping, given as (list path value): helm has rounded them by now. */}}
+{{- define "kprof.exact" -}}
+{{- $path := index . 0 -}}
+{{- $value := index . 1 -}}
+{{- if kindIs "map" $value -}}
+{{- range $name, $part := $value -}}
+{{- include "kprof.exact" (list (printf "%s.%s" $path $name) $part) -}}
+{{- end -}}
+{{- else if kindIs "slice" $value -}}
+{{- range $index, $part := $value -}}
+{{- include "kprof.exact" (list (printf "%s[%d]" $path $index) $part) -}}
+{{- end -}}
+{{- else if kindIs "float64" $value -}}
+{{- if or (ge $value 9007199254740992.0) (le $value -9007199254740992.0) -}}
+{{- fail (printf "%s is too large a number for helm, which would change it: give this matrix as a text" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* One inline matrix, given as (list $ matrix name): a text as it stands, a mapping with secret and cache filled in. */}}
 {{- define "kprof.matrix" -}}
 {{- $top := index . 0 -}}
 {{- $matrix := index . 1 -}}
 {{- if kindIs "string" $matrix -}}
 {{- $matrix -}}
 {{- else -}}
+{{- include "kprof.exact" (list (printf "matrices.inline.%s" (index . 2)) $matrix) -}}
 {{- $defaults := dict -}}
 {{- with $top.Values.huggingFaceToken -}}
 {{- if .secretName -}}
@@ -122,11 +142,11 @@ capabilities:
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with .Values.pod.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .Values.pod.nodeSelector }}
 nodeSelector:

@@ -91,6 +91,10 @@ class KubernetesCluster:
             return None
         return bool(events.get("items"))
 
+    def look_command(self, *pods: str) -> str:
+        """Return the words for kubectl."""
+        return f"kubectl -n {self.namespace} describe pod {' '.join(pods)}"
+
     async def __aenter__(self) -> Self:
         await self.transport.__aenter__()
         return self
@@ -315,7 +319,7 @@ class KubernetesCluster:
                 # Forcing it would free the name while the device may still be held.
                 raise PodStuckError(
                     f"pod {now.pod_name} does not go away",
-                    remedy=f"look at its node: kubectl describe pod {now.pod_name}",
+                    remedy=f"look at its node: {self.look_command(now.pod_name)}",
                 )
             await asyncio.sleep(pause)
             pause = min(2.0, pause * 1.5)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from orchestrator.cluster.kubernetes.devices import read_devices
+from orchestrator.cluster.kubernetes.grant import grant_command
 from orchestrator.cluster.kubernetes.kueue import installed_version, local_queue
 from orchestrator.cluster.kubernetes.pages import items
 from orchestrator.cluster.kubernetes.preflight import (
@@ -16,6 +17,7 @@ from orchestrator.cluster.kubernetes.preflight import (
     is_allowed,
     needed_rights,
     references,
+    secret_command,
 )
 from orchestrator.cluster.kubernetes.transport import ApiError, Transport
 from orchestrator.cluster.port import POINT_ID_LABEL, Finding, Level, PodManifest
@@ -73,20 +75,14 @@ class Doctor:
 
     async def _access(self) -> AsyncIterator[Finding]:
         needed = needed_rights(self._manifests)
+        queued = any(manifest.queue is not None for manifest in self._manifests)
         missing = [right for right in needed if not await is_allowed(self._transport, self._namespace, right)]
         if missing:
             words = ", ".join(f"{right.verb} {right.name}" for right in missing)
-            of_kueue = ", and components/kueue/role.yaml" if any(m.queue is not None for m in self._manifests) else ""
-            yield Finding(
-                Level.FAIL,
-                "access",
-                f"no right in {self._namespace} to {words}",
-                f"sed s/kprof-points/{self._namespace}/ manifests/base/role.yaml | kubectl apply -f -{of_kueue}; then "
-                f"{self._kubectl} create rolebinding kprof-user --role=kprof --user=WHO (kubectl auth whoami)",
-            )
+            remedy = await grant_command(self._transport, self._namespace, queued=queued)
+            yield Finding(Level.FAIL, "access", f"no right in {self._namespace} to {words}", remedy)
         else:
             yield Finding(Level.OK, "access", f"all {len(needed)} rights in {self._namespace}")
-        queued = any(manifest.queue is not None for manifest in self._manifests)
         for right, lack in (*WISHED_RIGHTS, *(HELPFUL_QUEUE_RIGHTS if queued else ())):
             if not await is_allowed(self._transport, self._namespace, right):
                 where = "in all namespaces" if right.cluster_wide else f"in {self._namespace}"
@@ -130,7 +126,7 @@ class Doctor:
                     Level.FAIL,
                     "devices",
                     f"{text}; the largest point takes {most} on one node, the largest node has {biggest}",
-                    "kubectl describe nodes | grep -A8 Allocatable; is the device plug-in installed?",
+                    "is the device plug-in installed? kubectl describe nodes | grep -A8 Allocatable",
                 )
             elif most > largest:
                 yield Finding(Level.WARN, "devices", f"{text}; the largest point ({most}) will wait for its turn")
@@ -140,7 +136,7 @@ class Doctor:
             labels = ", ".join(f"{name}={value}" for name, value in selector)
             if labels and not any(set(selector) <= node.labels.items() for node in devices.nodes):
                 keys = ",".join(name for name, _ in selector)
-                remedy = f"kubectl get nodes -L {keys}; then mend accelerator.product or pod.nodeSelector"
+                remedy = f"mend accelerator.product or pod.nodeSelector by: kubectl get nodes -L {keys}"
                 yield Finding(Level.FAIL, "devices", f"no node has {labels}", remedy)
         if not resources:
             yield Finding(
@@ -175,7 +171,7 @@ class Doctor:
                     yield Finding(Level.WARN, kind, error.message)
                     continue
                 remedy = (
-                    f"{self._kubectl} create secret generic {name} --from-file=HF_TOKEN=FILE"
+                    secret_command(self._namespace, name, self._manifests)
                     if kind == "secrets"
                     else f"create a PersistentVolumeClaim {name} in {self._namespace}"
                 )

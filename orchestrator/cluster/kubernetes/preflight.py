@@ -77,7 +77,7 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
         if not await is_allowed(quick, namespace, right):
             raise ClusterError(
                 f"no right to {right.verb} {right.name} in namespace {namespace}",
-                remedy="docs/rbac.md lists what kprof needs",
+                remedy="`kprof doctor` prints the command that grants it; docs/rbac.md lists what kprof needs",
             )
     # The pool of connections bounds how many are under way; of several refused pods the first one is told.
     tried = (_try_out(quick, namespace, manifest) for manifest in manifests)
@@ -85,13 +85,13 @@ async def preflight(transport: Transport, namespace: str, manifests: Sequence[Po
         if failure is not None:
             raise failure
     for kind, name in sorted(set(references(manifests))):
-        await _must_exist(quick, namespace, kind, name)
+        await _must_exist(quick, namespace, kind, name, manifests)
     for queue in sorted({manifest.queue.name for manifest in manifests if manifest.queue is not None}):
         found = await local_queue(quick, namespace, queue)
         if found is not None and not found:
             raise ClusterError(
                 f"Kueue has no LocalQueue {queue} in namespace {namespace}",
-                remedy=f"kubectl -n {namespace} get localqueues; name one of them under `kueue.queueName`",
+                remedy=f"name one under `kueue.queueName` of: kubectl -n {namespace} get localqueues",
             )
 
 
@@ -154,16 +154,29 @@ async def is_allowed(transport: Transport, namespace: str, right: Right) -> bool
 def references(manifests: Sequence[PodManifest]) -> Iterator[tuple[str, str]]:
     """Yield kind and name of every object of the namespace that the pods need."""
     for manifest in manifests:
-        spec = manifest.body["spec"]
-        for entry in spec["containers"][0]["env"]:
-            if secret := (entry.get("valueFrom") or {}).get("secretKeyRef"):
-                yield "secrets", str(secret["name"])
-        for volume in spec["volumes"]:
+        for name, _ in _secret_keys(manifest):
+            yield "secrets", name
+        for volume in manifest.body["spec"]["volumes"]:
             if claim := volume.get("persistentVolumeClaim"):
                 yield "persistentvolumeclaims", str(claim["claimName"])
 
 
-async def _must_exist(transport: Transport, namespace: str, kind: str, name: str) -> None:
+def secret_command(namespace: str, secret: str, manifests: Sequence[PodManifest]) -> str:
+    """Return the command that makes a Secret with every key that the pods read of it."""
+    keys = sorted({key for manifest in manifests for name, key in _secret_keys(manifest) if name == secret})
+    files = " ".join(f"--from-file={key}=FILE" for key in keys)
+    return f"kubectl -n {namespace} create secret generic {secret} {files}"
+
+
+def _secret_keys(manifest: PodManifest) -> Iterator[tuple[str, str]]:
+    for entry in manifest.body["spec"]["containers"][0]["env"]:
+        if secret := (entry.get("valueFrom") or {}).get("secretKeyRef"):
+            yield str(secret["name"]), str(secret["key"])
+
+
+async def _must_exist(
+    transport: Transport, namespace: str, kind: str, name: str, manifests: Sequence[PodManifest]
+) -> None:
     """Ask for the object's metadata alone, never for its content; without the right to ask, the pod will tell."""
     try:
         await transport.call("GET", f"/api/v1/namespaces/{namespace}/{kind}/{name}", accept=METADATA_ONLY)
@@ -173,7 +186,7 @@ async def _must_exist(transport: Transport, namespace: str, kind: str, name: str
         if error.code == 404 and kind == "secrets":
             raise ClusterError(
                 f"secret {name} not found in namespace {namespace}",
-                remedy=f"kubectl -n {namespace} create secret generic {name} --from-file=HF_TOKEN=FILE",
+                remedy=secret_command(namespace, name, manifests),
             ) from error
         if error.code == 404:
             raise ClusterError(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -19,7 +20,9 @@ from orchestrator.cluster.local.state import LocalPod, LocalState, default_state
 from orchestrator.cluster.manifest import unescape
 from orchestrator.cluster.port import (
     HTTP_PORT,
+    POINT_LABEL,
     RUN_LABEL,
+    SPEC_LABEL,
     Change,
     Finding,
     HttpReply,
@@ -79,6 +82,10 @@ class LocalCluster:
     async def scaling_up(self, pod: PodSnapshot) -> bool | None:  # noqa: ARG002
         """No machine is ever added."""
         return False
+
+    def look_command(self, *pods: str) -> str:
+        """Return the words that show the logs."""
+        return shlex.join(["tail", *(str(self._state.pods / name / "log") for name in pods)])
 
     async def check(self, manifests: Sequence[PodManifest]) -> None:
         """Check that the command exists and that every point's devices fit this machine."""
@@ -163,13 +170,18 @@ class LocalCluster:
         return [Leftover(run, tuple(sorted(names))) for run, names in sorted(runs.items()) if run]
 
     async def create(self, manifest: PodManifest) -> PodSnapshot:
-        """Start the pod's shim, or adopt the pod of this name that a killed kprof left behind."""
+        """Start the pod's shim, or adopt the equal pod of this name that a killed kprof left behind."""
         folder = self._state.pods / manifest.name
         known = await self._started(folder)
         if known is not None:
-            if dict(known.snapshot.labels) != dict(manifest.labels):
-                raise ClusterError(f"{folder} holds another pod", remedy=f"look at it, then remove {folder}")
-            return known.snapshot
+            there = known.snapshot
+            if any(there.labels.get(label) != manifest.labels[label] for label in (RUN_LABEL, POINT_LABEL)):
+                # Somebody else's, which stays; the next attempt has another name.
+                raise PodRejectedError("pod.evicted", f"the name {manifest.name} is taken by what is not this point's")
+            if not there.deleting and there.labels.get(SPEC_LABEL) == manifest.labels[SPEC_LABEL]:
+                return there
+            # Limits or the simulator changed since a killed kprof made it, or it was being deleted.
+            await self.delete(there)
         devices = await self._pool(manifest.resource) if manifest.resource else ()
         try:
             with self._state.locked():
