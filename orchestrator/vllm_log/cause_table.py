@@ -35,6 +35,12 @@ TABLE: tuple[Row, ...] = (
             "is needed, which is larger than the available KV cache memory ({available_gib} GB)",
         ),
     ),
+    # Broken by a terminal, or cut.
+    Row(
+        "kv.context_too_long",
+        ("To serve at least one request with the {w} max seq len",),
+        before=r"(?:Error: |Value error, |^\s*)",
+    ),
     Row(
         "kv.context_too_long",
         (
@@ -364,6 +370,7 @@ TABLE: tuple[Row, ...] = (
         weak=True,
         before=_RAISED,
     ),
+    Row("config.unsupported", ("are supported",), weak=True, before=_RAISED + r"\b[Oo]nly .{0,100}?"),
     Row(
         "config.unsupported",
         ("ImportError: ", "ModuleNotFoundError: "),

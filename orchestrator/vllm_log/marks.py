@@ -105,7 +105,7 @@ NEEDLES: dict[Mark, tuple[str, ...]] = {
         "Error('Engine process (pid",
         "subprocess.CalledProcessError: ",
         "Error raised in subprocess",
-        "Worker failed with error ''",
+        "Worker failed with error '',",
     ),
     # One of a line's settings is enough to have all of them read.
     Mark.SETTING: (

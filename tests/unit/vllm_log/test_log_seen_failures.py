@@ -77,6 +77,11 @@ def test_a_head_may_carry_the_year_and_milliseconds(time: str) -> None:
         ("  Value error, Must use group quantization strategy in order to apply activation ordering",
          "config.unsupported"),
         ("  Value error, Cannot find the config file for awq_marlin", "config.unsupported"),
+        ("RuntimeError: Worker failed with error 'Only SM 10.x and 11.x are supported', please check the stack trace",
+         "config.unsupported"),
+        ("To serve at least one request with the models's max seq len (40960), ", "kv.context_too_long"),
+        ("ValueError: To serve at least one request with the models's max seq len (262144), (12.00 GiB KV cachasing "
+         "`max_model_len` when initializing the engine.", "kv.context_too_long"),
         ("ValueError: LoRA rank 32 is greater than max_lora_rank 16.", "config.argument"),
         ("ValueError: Chunked MM input disabled but max_tokens_per_mm_item (2496) is larger than "
          "max_num_batched_tokens (2048).", "config.argument"),
