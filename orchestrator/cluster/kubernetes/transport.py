@@ -138,8 +138,8 @@ class Transport:
         return other
 
     def hurry(self) -> None:
-        """Give up on outages a few seconds from now, however many calls they hold up."""
-        self.health.give_up_at = time.monotonic() + HURRIED_OUTAGE_SECONDS
+        """Give up on outages a few seconds from now, however many calls they hold up, and for however long."""
+        self.health.hurry(HURRIED_OUTAGE_SECONDS)
 
     def _gives_up(self, state: RetryCallState) -> bool:
         if state.seconds_since_start is None:
@@ -296,6 +296,7 @@ class Transport:
             retry=retry_if_exception(lambda error: self._again(error, what)),
             wait=_wait,
             stop=self._gives_up,
+            sleep=self.health.wait,
             reraise=True,
         )
         try:
