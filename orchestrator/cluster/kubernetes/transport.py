@@ -102,14 +102,13 @@ class Transport:
         self.health = Health()
 
     async def __aenter__(self) -> Self:
-        tls = self._credentials.tls()
         self._calls = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=16, ssl=tls),
+            connector=aiohttp.TCPConnector(limit=16),
             timeout=aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._streams = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls),
+            connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=WATCH_IDLE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=1 << 16,
@@ -157,6 +156,10 @@ class Transport:
         since = self._refused_since.setdefault(what, now)
         return self._credentials.accepted and now - since < REFUSED_SECONDS
 
+    def _way(self) -> dict[str, Any]:
+        """Return aiohttp's options for the way to the API server; renewed credentials open connections of their own."""
+        return {**self._route, "ssl": self._credentials.tls()}
+
     def _limit_of_call(self) -> float:
         end = self.health.give_up_at
         return (
@@ -200,7 +203,7 @@ class Transport:
             send = {"User-Agent": AGENT, **(headers or {}), **own}
             if body is not None:
                 send.setdefault("Content-Type", "application/json")
-            options: dict[str, Any] = dict(self._route)
+            options = self._way()
             if timeout is not None:
                 options["timeout"] = timeout
             async with session.request(
@@ -232,7 +235,7 @@ class Transport:
         for renew in (False, True):
             headers = {"User-Agent": AGENT, **await self._credentials.headers(renew=renew)}
             opening = self._streams.ws_connect(
-                self._host + path, params=params, headers=headers, protocols=[protocol], max_msg_size=0, **self._route
+                self._host + path, params=params, headers=headers, protocols=[protocol], max_msg_size=0, **self._way()
             )
             try:
                 stream = await opening
