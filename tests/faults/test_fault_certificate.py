@@ -5,7 +5,7 @@ import shutil
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
@@ -16,6 +16,7 @@ from orchestrator.cluster.kubernetes.adapter import KubernetesCluster
 from orchestrator.errors import ClusterError
 from tests.faults.statuses import Object, status
 
+_User = Callable[["_Authority"], Object]
 OLD, NEW = "old", "new"
 # The login command prints what the file `current` names.
 LOGIN = """
@@ -114,9 +115,8 @@ def _login(authority: _Authority) -> Object:
 
 
 @pytest.mark.parametrize("user", [_files, _login], ids=["rotated files", "login command"])
-async def test_a_certificate_that_ran_out_is_renewed(authority: _Authority, user: object) -> None:
+async def test_a_certificate_that_ran_out_is_renewed(authority: _Authority, user: _User) -> None:
     """One call with the old certificate, which is repeated with the new one; later calls begin with the new one."""
-    assert callable(user)
     async with KubernetesCluster.connect(authority.kubeconfig(user(authority)), None, None) as cluster:
         await cluster.transport.call("GET", "/x")
         authority.expired.add(OLD)

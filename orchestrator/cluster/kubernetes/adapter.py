@@ -280,6 +280,7 @@ class KubernetesCluster:
     async def delete(self, pod: PodSnapshot) -> None:
         """Delete the pod of this uid and wait until it is gone; a pod of that name with another uid stays."""
         await self._confirm(pod.labels.get(RUN_LABEL, ""))
+        await self._routes.forget(pod.uid)
         try:
             grace = await self._workloads.delete(pod)
         except ApiError as error:
