@@ -10,7 +10,7 @@ from orchestrator.sweep.schedule import Limits
 from tests.e2e.waiting import eventually
 from tests.fakes.cluster import SIMULATOR_LOG
 from tests.faults.calls import Call
-from tests.faults.faults import Answer, Hang, Where, refusal
+from tests.faults.faults import Answer, Hang, Where, is_create, is_dry_run, on, refusal
 from tests.faults.kubelet import PodPlay
 from tests.faults.scripts import be_ready, serving
 from tests.faults.sweeping import LIMITS, Bench, matrix_of, on_bench
@@ -149,6 +149,91 @@ def test_fault_23_a_watch_that_ends_while_a_server_is_probed(tmp_path: Path) -> 
         assert bench.server.left() == []
 
     on_bench(tmp_path, work, timeouts=LIMITS | {"probeSeconds": 1000}, factor=FAST)
+
+
+def _no_right(verb: str, resource: str) -> str:
+    words = f'User "u" cannot {verb} resource "{resource}" in API group "": role.rbac.authorization.k8s.io "kprof"'
+    return f"{resource} is forbidden: {words} not found"
+
+
+def _of_pod(method: str) -> Where:
+    return lambda call: call.method == method and "/pods/kp-" in call.path and call.path.count("/") == 6
+
+
+CALLS: dict[str, tuple[Where, str]] = {
+    "create": (is_create, _no_right("create", "pods")),
+    "delete": (_of_pod("DELETE"), _no_right("delete", "pods")),
+    "get": (_of_pod("GET"), _no_right("get", "pods")),
+    "anchor": (on("POST", "/configmaps"), _no_right("create", "configmaps")),
+    "lease": (on("POST", "/leases"), _no_right("create", "leases")),
+}
+
+
+@pytest.mark.fault(1, "R")
+@pytest.mark.fault(23, "W")
+@pytest.mark.parametrize("code", [401, 403])
+@pytest.mark.parametrize("call", CALLS)
+def test_fault_23_a_call_that_is_refused_for_a_moment(tmp_path: Path, call: str, code: int) -> None:
+    """Asks again when a call is refused, as by an API server that has just started and does not know the rules yet."""
+    where, words = CALLS[call]
+
+    async def work(bench: Bench) -> None:
+        refused = bench.server.faults.add(refusal(code, REASONS[code], words, where=where, times=4))
+        results = await bench.sweep()
+        assert refused.met == 4
+        assert [(result.failure_kind, result.attempt) for result in results] == [(None, 0)] * 2
+        assert len(bench.server.kubelet.history) == 2
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, points=2, factor=FAST)
+
+
+@pytest.mark.fault(23, "A")
+@pytest.mark.parametrize("code", [401, 403])
+def test_fault_23_a_create_that_stays_refused(tmp_path: Path, code: int) -> None:
+    """Ends the sweep with the server's words when pods may not be created for a minute, and blames no point."""
+    words = _no_right("create", "pods")
+
+    async def work(bench: Bench) -> None:
+        clock = asyncio.get_running_loop().time
+        bench.server.faults.add(_refused(code, words, is_create))
+        begin = clock()
+        with pytest.raises(ClusterError, match='"kprof" not found'):
+            await bench.sweep()
+        assert REFUSED_SECONDS <= clock() - begin < 3 * REFUSED_SECONDS
+        assert bench.results() == []
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, factor=FAST)
+
+
+@pytest.mark.fault(24, "P(pod.admission)")
+@pytest.mark.parametrize("words", ["exceeds the LimitRange", 'admission webhook "w" denied: cannot create resource'])
+def test_fault_24_an_admission_that_refuses_is_asked_once(tmp_path: Path, words: str) -> None:
+    """Does not ask again where it is no right that lacks: a policy answers the same to the same pod."""
+
+    async def work(bench: Bench) -> None:
+        refused = bench.server.faults.add(_refused(403, f'pods "kp" is forbidden: {words}', is_create))
+        await bench.sweep()
+        assert bench.failure()[0] == "pod.admission"
+        assert refused.met == 1
+
+    on_bench(tmp_path, work, factor=FAST)
+
+
+@pytest.mark.fault(23, "A")
+@pytest.mark.parametrize("code", [401, 403])
+def test_fault_23_a_refusal_from_the_start(tmp_path: Path, code: int) -> None:
+    """Says at once what is refused before anything was created: that is no matter of waiting."""
+
+    async def work(bench: Bench) -> None:
+        refused = bench.server.faults.add(_refused(code, _no_right("create", "pods"), is_dry_run))
+        with pytest.raises(ClusterError, match="cannot create resource"):
+            await bench.sweep()
+        assert refused.met == (2 if code == 401 else 1)  # credentials are renewed once
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work)
 
 
 @pytest.mark.fault(24, "R")

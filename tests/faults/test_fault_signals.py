@@ -16,10 +16,10 @@ from orchestrator.cluster.kubernetes import lease, transport
 from tests.e2e import stored
 from tests.e2e.command import Kprof
 from tests.e2e.test_e2e_errors import write_matrix
-from tests.e2e.waiting import wait_until
+from tests.e2e.waiting import eventually, wait_until
 from tests.fakes.cluster import SIMULATOR_LOG
 from tests.faults.background import BackgroundServer
-from tests.faults.faults import Hang
+from tests.faults.faults import Hang, is_create, too_many_requests
 from tests.faults.kubelet import PodPlay
 from tests.faults.sweeping import Bench, on_bench
 
@@ -127,3 +127,28 @@ def test_fault_32_sigterm_during_an_outage(tmp_path: Path, monkeypatch: pytest.M
         assert clock() - begin <= EXIT_SECONDS / FACTOR
 
     on_bench(tmp_path, work, script=_loading, factor=1)
+
+
+@pytest.mark.fault(2, "A")
+@pytest.mark.fault(32, "A")
+def test_fault_32_sigterm_while_a_call_is_held_off(tmp_path: Path) -> None:
+    """Does not sit out the minute that an overloaded API server asked for before it was told to stop."""
+
+    async def work(bench: Bench) -> None:
+        clock = asyncio.get_running_loop().time
+        held_off = bench.server.faults.add(too_many_requests(60, where=is_create))
+        sweeping = asyncio.create_task(bench.sweep())
+
+        async def refused() -> bool:
+            return held_off.met > 0
+
+        await eventually("the create is held off", refused)
+        await asyncio.sleep(0.2)  # the wait has begun
+        begin = clock()
+        bench.connected[0].hurry()  # what the command does when it is told to stop
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+        assert clock() - begin <= EXIT_SECONDS
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, factor=1)

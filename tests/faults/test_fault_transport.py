@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster.kubernetes import transport
 from orchestrator.cluster.kubernetes.adapter import KubernetesCluster
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import ClusterError
@@ -223,8 +224,11 @@ async def test_a_redirect_is_not_followed(server: FaultServer, cluster: Kubernet
     assert server.asked("GET", "/trap") == []
 
 
-async def test_credentials_that_ran_out_are_renewed_once(server: FaultServer, cluster: KubernetesCluster) -> None:
-    """One 401 costs one repeated request; a second one in a row is an error."""
+async def test_credentials_that_ran_out_are_renewed_once(
+    server: FaultServer, cluster: KubernetesCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One 401 costs one repeated request; two in a row are a refusal, which is an error when it lasts."""
+    monkeypatch.setattr(transport, "REFUSED_SECONDS", 0)
     once = server.faults.add(refusal(401, "Unauthorized", "Unauthorized", where=on("GET", "/pods/x"), times=1))
     assert await cluster.get("x") is None
     assert once.met == 1

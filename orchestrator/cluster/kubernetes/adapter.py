@@ -80,13 +80,13 @@ class KubernetesCluster:
 
     async def why_gated(self, pod: PodSnapshot) -> str | None:
         """Ask the Workload that Kueue made of the Job."""
-        return await why_waiting(self.transport, self.namespace, pod.uid)
+        return await why_waiting(self.transport.strict(), self.namespace, pod.uid)
 
     async def scaling_up(self, pod: PodSnapshot) -> bool | None:
         """Ask the events of the pod for the word of a cluster autoscaler; None without the right to read them."""
         query = {"fieldSelector": f"involvedObject.name={pod.pod_name},reason=TriggeredScaleUp"}
         try:
-            events = await self.transport.call("GET", f"/api/v1/namespaces/{self.namespace}/events", query)
+            events = await self.transport.strict().call("GET", f"/api/v1/namespaces/{self.namespace}/events", query)
         except ApiError:
             return None
         return bool(events.get("items"))
@@ -142,7 +142,7 @@ class KubernetesCluster:
 
     async def abandoned(self) -> list[str]:
         """Return the runs whose Lease ran out ten minutes ago or earlier."""
-        return await abandoned_runs(self.transport, self.namespace)
+        return await abandoned_runs(self.transport.strict(), self.namespace)
 
     def _anchor_name(self, run: str) -> str:
         return f"kp-{run[:8]}"
@@ -292,6 +292,7 @@ class KubernetesCluster:
         async def confirm() -> None:
             await self._confirm(pod.labels.get(RUN_LABEL, ""))
 
+        await self._routes.forget(pod.uid)
         try:
             grace = await self._workloads.delete(pod, confirm)
         except ApiError as error:

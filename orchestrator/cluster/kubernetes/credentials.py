@@ -37,17 +37,20 @@ class Credentials:
         self._lock = asyncio.Lock()
         self.accepted = False  # whether the API server ever took them
         self.in_cluster = kubeconfig is None and "KUBECONFIG" not in os.environ and (_IN_CLUSTER / "token").exists()
-        self._config = within_limit(self._load)
+        self._config, self._tls = within_limit(self._load)
         self.endpoint = self._endpoint(namespace)
+
+    def _load(self) -> tuple[Configuration, ssl.SSLContext | bool]:
         try:
-            self._tls = _tls(self._config)
+            config = self._configuration()
+            return config, _tls(config)
         except OSError as error:
             words = f"kubeconfig: a certificate or key cannot be loaded: {error.strerror or type(error).__name__}"
             raise ClusterError(words, remedy="run the context's login command again") from error
         finally:
             _remove_files()
 
-    def _load(self) -> Configuration:
+    def _configuration(self) -> Configuration:
         config = Configuration(proxy="")  # that of the environment is looked up below, with NO_PROXY
         try:
             if self.in_cluster:
@@ -100,13 +103,12 @@ class Credentials:
 
     async def _renew(self) -> None:
         try:
-            self._config = await within_limit_async(self._load)
+            self._config, self._tls = await within_limit_async(self._load)
         except (ClusterError, TimeoutError) as error:
             if not self.accepted:
                 raise
             # They worked before: the login server may be away, and that is transport trouble as any other.
             raise ConnectionError(str(error)) from error
-        _remove_files()
 
     def route(self) -> dict[str, str]:
         """Return how requests get to the API server, as aiohttp's options: a proxy, another name in its certificate."""
@@ -122,7 +124,10 @@ class Credentials:
         return getproxies().get(host.scheme)
 
     def tls(self) -> ssl.SSLContext | bool:
-        """Return one TLS context for every connection; True where the server speaks plain HTTP."""
+        """Return the TLS context of the connections to come; True where the server speaks plain HTTP.
+
+        Renewed credentials have a new one: a connection keeps the client certificate that it was opened with.
+        """
         return self._tls
 
 

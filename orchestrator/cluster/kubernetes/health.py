@@ -12,6 +12,7 @@ OUTAGE_THAT_KILLS_STREAMS_SECONDS = 3.0
 LOOK_SECONDS = 5.0
 SLEPT_SECONDS = 30.0
 SPREAD_SECONDS = 5.0  # over which all take up their work again after an outage
+HURRIED_SPREAD_SECONDS = 1.0  # the same when there is no more time to wait
 
 
 def boot_time() -> float:
@@ -31,6 +32,7 @@ class Health:
         self._failing_since: float | None = None
         self._streams: set[aiohttp.ClientResponse] = set()
         self._recovered = asyncio.Event()
+        self._hurried = asyncio.Event()
         self.clock_skew_seconds: float | None = None
         self.give_up_at: float | None = None  # by the monotonic clock, when there is no more time for outages
 
@@ -68,6 +70,21 @@ class Health:
         except TimeoutError:
             return
         await asyncio.sleep(random.uniform(0, min(seconds, SPREAD_SECONDS)))  # noqa: S311 - guards nothing
+
+    def hurry(self, seconds: float) -> None:
+        """Leave only so much time for outages, and end the waits that have begun."""
+        self.give_up_at = time.monotonic() + seconds
+        self._hurried.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait before a call is repeated; when there is no more time meanwhile, only for a moment, each its own."""
+        if self._hurried.is_set():
+            await asyncio.sleep(seconds)  # it was measured by the time that is left
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+                await asyncio.sleep(random.uniform(0, HURRIED_SPREAD_SECONDS))  # noqa: S311 - guards nothing
 
     def opened(self, stream: aiohttp.ClientResponse) -> None:
         """Note a stream that will be read for long."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.cluster.kubernetes.pages import pages
 from orchestrator.cluster.kubernetes.transport import (
+    REFUSED_SECONDS,
     RETRIED,
     TRANSPORT_ERRORS,
     WATCH_IDLE_SECONDS,
@@ -19,7 +20,6 @@ from orchestrator.errors import ClusterError
 
 HEALTHY_SECONDS = 5.0  # a watch that lived this long, or told something, resets the back-off
 MAX_WAIT_SECONDS = 30.0
-REFUSED_SECONDS = 60.0  # an API server that has just started may know its rules only after a while
 RELIST_SECONDS = 300.0  # a watch from a version of the future is silent for ever; a fresh list is not
 
 

@@ -30,7 +30,12 @@ class Routes:
 
     async def close(self) -> None:
         """End every port-forward."""
-        for forward in self._forwards.values():
+        for uid in list(self._forwards):
+            await self.forget(uid)
+
+    async def forget(self, uid: str) -> None:
+        """End the port-forward to a pod, if there is one."""
+        if (forward := self._forwards.pop(uid, None)) is not None:
             await forward.close()
 
     @asynccontextmanager
@@ -93,17 +98,28 @@ class Routes:
     async def _forward(
         self, pod: PodSnapshot, method: str, path: str, body: bytes | None, timeout: aiohttp.ClientTimeout
     ) -> AsyncIterator[HttpReply]:
-        forward = self._forwards.get(pod.uid)
-        if forward is None:
-            forward = PortForward(self._transport, f"{self._pods}/{pod.pod_name}/portforward", HTTP_PORT)
-            await forward.open()
-            self._forwards[pod.uid] = forward
+        forward = self._forwards.get(pod.uid) or await self._forwarded(pod)
         connector = aiohttp.UnixConnector(forward.socket)
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
             _answered(session, method, f"http://{pod.pod_name}{path}", body) as reply,
         ):
             yield HttpReply(reply.status, reply.content.iter_any(), dict(reply.headers))
+
+    async def _forwarded(self, pod: PodSnapshot) -> PortForward:
+        """Open a port-forward; of two requests that do so at once the first one's is kept."""
+        made = PortForward(self._transport, f"{self._pods}/{pod.pod_name}/portforward", HTTP_PORT)
+        try:
+            await made.open()
+        except BaseException as error:
+            await made.close()
+            if isinstance(error, PodUnreachableError):
+                raise RouteClosedError(error.message) from error
+            raise
+        kept = self._forwards.setdefault(pod.uid, made)
+        if kept is not made:
+            await made.close()
+        return kept
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import re
 import time
 from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -24,10 +25,12 @@ SHORTEST_CALL_SECONDS = 5.0
 WATCH_IDLE_SECONDS = 75.0  # a watch hears a bookmark about once a minute
 OUTAGE_SECONDS = 1800.0  # an API server that is away for a quarter of an hour is still waited for
 HURRIED_OUTAGE_SECONDS = 15.0
+REFUSED_SECONDS = 60.0  # an API server that has just started may know its rules only after a while
 LAST_CALL_SECONDS = 1.0  # what a call gets when there is no time left
 RETRIED = frozenset({429, 500, 502, 503, 504})
 TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 MAX_RETRY_AFTER_SECONDS = 60.0
+_NO_RIGHT = re.compile(r"cannot \w+ resource")  # RBAC's words; admission has others
 
 # asyncio gives each TLS connection a read buffer of 256 KiB, for which it has no option; a thousand logs need no more
 # than 32 KiB each. Without that attribute, in a Python to come, they take what they took.
@@ -53,6 +56,16 @@ def _retryable(error: BaseException) -> bool:
         # A quota that changes while it is being charged is a conflict on create; the name may not be taken yet.
         return error.code in RETRIED or (error.code == 409 and error.reason == "Conflict" and "quota" in error.message)
     return isinstance(error, TRANSPORT_ERRORS)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Say whether the API server did not let the caller in, or knew no rule that gives the right."""
+    if not isinstance(error, ApiError):
+        return False
+    words = error.message
+    return error.code == 401 or (
+        error.code == 403 and _NO_RIGHT.search(words) is not None and "admission webhook" not in words
+    )
 
 
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=30)
@@ -84,17 +97,18 @@ class Transport:
         self._call_seconds = CALL_SECONDS
         self._host = credentials.endpoint.host
         self._route: dict[str, Any] = credentials.route()
+        self._bears_refusals = True
+        self._refused_since: dict[str, float] = {}  # by method and path, until another answer
         self.health = Health()
 
     async def __aenter__(self) -> Self:
-        tls = self._credentials.tls()
         self._calls = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=16, ssl=tls),
+            connector=aiohttp.TCPConnector(limit=16),
             timeout=aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._streams = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls),
+            connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=WATCH_IDLE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=1 << 16,
@@ -105,9 +119,15 @@ class Transport:
 
     def with_outage(self, seconds: float) -> "Transport":
         """Return the same connections with another limit on how long an outage is sat out, and a call waited for."""
-        other = copy.copy(self)
+        other = self.strict()  # there is no minute for a refusal
         other._outage_seconds = seconds  # noqa: SLF001 - a copy of itself
         other._call_seconds = min(CALL_SECONDS, max(SHORTEST_CALL_SECONDS, seconds))  # noqa: SLF001
+        return other
+
+    def strict(self) -> "Transport":
+        """Return the same connections for calls to which a refusal is an answer."""
+        other = copy.copy(self)
+        other._bears_refusals = False  # noqa: SLF001 - a copy of itself
         return other
 
     def optional(self, seconds: float) -> "Transport":
@@ -117,8 +137,8 @@ class Transport:
         return other
 
     def hurry(self) -> None:
-        """Give up on outages a few seconds from now, however many calls they hold up."""
-        self.health.give_up_at = time.monotonic() + HURRIED_OUTAGE_SECONDS
+        """Give up on outages a few seconds from now, however many calls they hold up, and for however long."""
+        self.health.hurry(HURRIED_OUTAGE_SECONDS)
 
     def _gives_up(self, state: RetryCallState) -> bool:
         if state.seconds_since_start is None:
@@ -126,6 +146,19 @@ class Transport:
         end = self.health.give_up_at
         hurried = end is not None and time.monotonic() + state.upcoming_sleep >= end
         return hurried or state.seconds_since_start + state.upcoming_sleep >= self._outage_seconds
+
+    def _again(self, error: BaseException, what: str) -> bool:
+        return _retryable(error) or (_is_refusal(error) and self._bears_refusals and self._bearable(what))
+
+    def _bearable(self, what: str) -> bool:
+        """Say whether this is refused for less than a minute, to credentials that were good before."""
+        now = asyncio.get_running_loop().time()
+        since = self._refused_since.setdefault(what, now)
+        return self._credentials.accepted and now - since < REFUSED_SECONDS
+
+    def _way(self) -> dict[str, Any]:
+        """Return aiohttp's options for the way to the API server; renewed credentials open connections of their own."""
+        return {**self._route, "ssl": self._credentials.tls()}
 
     def _limit_of_call(self) -> float:
         end = self.health.give_up_at
@@ -170,7 +203,7 @@ class Transport:
             send = {"User-Agent": AGENT, **(headers or {}), **own}
             if body is not None:
                 send.setdefault("Content-Type", "application/json")
-            options: dict[str, Any] = dict(self._route)
+            options = self._way()
             if timeout is not None:
                 options["timeout"] = timeout
             async with session.request(
@@ -202,7 +235,7 @@ class Transport:
         for renew in (False, True):
             headers = {"User-Agent": AGENT, **await self._credentials.headers(renew=renew)}
             opening = self._streams.ws_connect(
-                self._host + path, params=params, headers=headers, protocols=[protocol], max_msg_size=0, **self._route
+                self._host + path, params=params, headers=headers, protocols=[protocol], max_msg_size=0, **self._way()
             )
             try:
                 stream = await opening
@@ -240,8 +273,11 @@ class Transport:
             self.health.failed()
         else:
             self.health.answered(reply.headers.get("Date"))
-        if reply.status >= 300:
-            raise api_error(reply.status, data, reply.headers.get("Retry-After"))
+        error = None if reply.status < 300 else api_error(reply.status, data, reply.headers.get("Retry-After"))
+        if error is None or not _is_refusal(error):
+            self._refused_since.pop(_what(method, path), None)
+        if error is not None:
+            raise error
         return _object(data)
 
     async def call(
@@ -256,14 +292,17 @@ class Transport:
     ) -> Object:
         """Send a request until it is answered: names are deterministic, so a POST may be repeated.
 
-        `before` is awaited ahead of each try; what it raises ends the call.
+        `before` is awaited ahead of each try; what it raises ends the call. What was allowed before is asked again for
+        a minute when it is refused.
 
         Raises ApiError for an answer that repeating cannot mend, ClusterError when the outage lasts too long.
         """
+        what = _what(method, path)
         retrying = AsyncRetrying(
-            retry=retry_if_exception(_retryable),
+            retry=retry_if_exception(lambda error: self._again(error, what)),
             wait=_wait,
             stop=self._gives_up,
+            sleep=self.health.wait,
             reraise=True,
         )
         try:
@@ -278,6 +317,10 @@ class Transport:
                 remedy="check the network and the context, then run the same command again",
             ) from error
         raise AssertionError  # the loop returns or raises
+
+
+def _what(method: str, path: str) -> str:
+    return f"{method} {path}"
 
 
 def api_error(status: int, data: bytes, retry_after: str | None) -> ApiError:
