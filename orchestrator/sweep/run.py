@@ -65,6 +65,7 @@ class Sweep:
         A new one is made when there is none, with `fresh` always, and with `repeat` when every selected point of the
         newest has a result: so a nightly run goes on with what was interrupted, and measures anew what was not.
         A new run is recorded only when the cluster could run the selected points; raises ClusterError otherwise.
+        Without `fresh`, one that another kprof has recorded meanwhile is returned instead.
         """
         digest = matrix_digest(list(self._matrix.points))
         known = self._store.latest_run(digest, self._cluster.name, str(self.source))
@@ -75,9 +76,12 @@ class Sweep:
         run_id = secrets.token_hex(4)
         await self._cluster.check([render_pod(point, run_id, 0, self._simulation) for point in selected])
         self._checked = True
-        return self._store.create_run(
-            run_id, self._matrix.name, digest, self._cluster.name, str(self.source), self._matrix.points
-        )
+        since = None if fresh else 0 if known is None else known.number
+        name, points = self._matrix.name, self._matrix.points
+        run = self._store.create_run(run_id, name, digest, self._cluster.name, str(self.source), points, since=since)
+        if run.id != run_id:  # started at the same time, as by a CronJob and by hand: one of the two may drive it
+            self._store.describe_points(run.id, points)
+        return run
 
     async def _clear_abandoned(self, run: RunRecord) -> None:
         """Delete what killed kprofs left of other runs, of any store, unless somebody drives them again."""
