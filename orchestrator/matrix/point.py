@@ -42,11 +42,12 @@ class Timeouts:
 
     @property
     def deadline_seconds(self) -> int:
-        """Return activeDeadlineSeconds of the pod: start-up, probe, and time to record and delete.
+        """Return activeDeadlineSeconds of the pod: its image, start-up, probe, and time to record and delete.
 
-        That time is ten minutes, less where start-up itself is given less: it is how long devices may leak.
+        The limit of the start-up holds twice, as the matrix allows: until the container runs, and from there to ready.
+        The time to record is ten minutes, less where start-up itself is given less: all of this devices may leak.
         """
-        return self.startup_seconds + self.probe_seconds + max(60, min(600, self.startup_seconds))
+        return 2 * self.startup_seconds + self.probe_seconds + max(60, min(600, self.startup_seconds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """One point from creation to deletion: watch the pod, stream its log into the parser, probe, record, delete."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
 
 from orchestrator.cluster.port import (
@@ -55,7 +55,7 @@ class PointRun:
         attempt: int,
         others_hold: Callable[[], bool] = lambda: False,
         earlier: str | None = None,
-        adopted: bool = False,
+        present: Container[str] = frozenset(),
     ) -> None:
         self._cluster = cluster
         self._watch = watch
@@ -64,7 +64,8 @@ class PointRun:
         self._source = source
         self._attempt = attempt
         self._earlier = earlier
-        self._adopted = adopted
+        self._present = present
+        self._adopted = False
         self._seen = Observation()
         self._clock = PointClock(lambda: cluster.answering)
         self._queueing = Queueing(cluster, watch, self._clock, point.timeouts, others_hold)
@@ -72,8 +73,8 @@ class PointRun:
     async def run(self, created: Callable[[PodSnapshot], None], progress: Progress, record: Record) -> PointResult:
         """Run the attempt to its result; raises ClusterError when kprof itself could not do its job.
 
-        `earlier` of the constructor is the failure kind for which the attempt before this one was given up; `adopted`
-        says that a kprof which was killed had made the pod, so that nobody knows when what began.
+        `earlier` of the constructor is the failure kind for which the attempt before this one was given up; `present`
+        are the uids of pods that a killed kprof had made: of one that is adopted nobody knows when what began.
         """
         clock = asyncio.get_running_loop().time
         begin = clock()
@@ -85,6 +86,7 @@ class PointRun:
             result = self._verdict(None)
             await self._record(result, record)
             return result
+        self._adopted = pod.uid in self._present  # not by its name: a pod of another specification was replaced
         unsaved = False
         try:
             self._watch.saw(pod)

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from orchestrator.cluster.port import PodManifest, PodSnapshot
 from orchestrator.matrix.point import Point
 from orchestrator.profile.observation import Observation
-from orchestrator.profile.pod_failures import REMEDIES
+from orchestrator.profile.pod_failures import REMEDIES, PodTrouble, pod_trouble
 from orchestrator.profile.result import IdleMetrics, PointFailure, PointResult, Source
 from orchestrator.vllm.devices import DEVICES
 from orchestrator.vllm.metrics import KvMetrics
 from orchestrator.vllm_log import Check, StartUp, against_metrics, redact
 
 DEVICE_TOLERANCE = 0.05  # of the total memory by which a device of the named product may differ
+SIGNS_OF_A_KILL = frozenset({"engine.died", "interrupted", "unknown"})  # kinds that a kill from outside leaves in a log
+TAKEN_AWAY = frozenset({"pod.evicted", "pod.preempted", "pod.node_lost"})
 
 
 def verdict(
@@ -54,9 +56,10 @@ def compared(start_up: StartUp, metrics: KvMetrics | IdleMetrics | None) -> list
 
 
 def _failure(point: Point, seen: Observation, start_up: StartUp, pod: PodSnapshot | None) -> PointFailure | None:
-    trouble, found = seen.trouble, start_up.failure
-    # The log's own cause is nearer than the container's end, except that a kill from outside leaves no cause.
-    if found is not None and (trouble is None or found.kind not in {"engine.died", "interrupted", "unknown"}):
+    # A kubelet may tell why it ended a container only after the container is seen to have ended.
+    trouble = seen.trouble or (pod_trouble(pod) if pod is not None and pod.finished else None)
+    found = start_up.failure
+    if found is not None and not _explained(found.kind, trouble):
         item = found.evidence
         return PointFailure(found.kind, found.stage, found.rank, item.line_number, item.line, found.remedy)
     if trouble is not None:
@@ -67,6 +70,14 @@ def _failure(point: Point, seen: Observation, start_up: StartUp, pod: PodSnapsho
         kind = "engine.died" if seen.evidence.size else "unknown"
         return PointFailure(kind, "pod", None, None, redact(words), "read the log: kprof logs " + point.id)
     return None
+
+
+def _explained(kind: str, trouble: PodTrouble | None) -> bool:
+    """Say whether the pod's end explains what the log says; mostly the log's own cause is the nearer one."""
+    if trouble is None:
+        return False
+    # Of ranks that are killed one after the other, the last ones miss the first; nothing else is known of a kill.
+    return kind in SIGNS_OF_A_KILL or (kind == "comm.failure" and trouble.kind in TAKEN_AWAY)
 
 
 def _flags(point: Point, seen: Observation, start_up: StartUp) -> Iterator[str]:

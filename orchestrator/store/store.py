@@ -75,10 +75,28 @@ class Store:
     # Runs
 
     def create_run(
-        self, run_id: str, matrix: str, digest: str, cluster: str, source: str, points: Sequence[Point]
+        self,
+        run_id: str,
+        matrix: str,
+        digest: str,
+        cluster: str,
+        source: str,
+        points: Sequence[Point],
+        *,
+        since: int | None = None,
     ) -> RunRecord:
-        """Record a new run and its points before anything of it is created."""
+        """Record a new run and its points before anything of it is created.
+
+        With `since`, a run's number, return an unfinished one of the same matrix, cluster and source instead when
+        another kprof has recorded it after that number: of two that start at once one makes the run.
+        """
+        r = t.runs.c
+        same = (r.digest == digest) & (r.cluster == cluster) & (r.source == source) & r.finished_at.is_(None)
         with self._transaction() as connection:
+            if since is not None:
+                newest = select(t.runs).where(same & (r.number > since)).order_by(r.number.desc()).limit(1)
+                if (made := connection.execute(newest).mappings().first()) is not None:
+                    return run_of(made)
             number = (connection.scalar(select(func.max(t.runs.c.number))) or 0) + 1
             record = RunRecord(run_id, number, matrix, digest, cluster, source, _now(), None)
             connection.execute(

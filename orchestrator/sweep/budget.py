@@ -1,10 +1,10 @@
 """Which points may start now: what the cluster has free, what the user allows, and what pods that leave still hold."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from orchestrator.cluster.port import POINT_LABEL, Cluster
+from orchestrator.cluster.port import POINT_LABEL, Cluster, PodSnapshot
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import ClusterError
 from orchestrator.matrix.point import Point
@@ -22,7 +22,7 @@ class Budget:
         self._cluster = cluster
         self._watch = watch
         self._limits = limits
-        self._counts = {point.hash: point.accelerator.count for point in points}
+        self._points = points
         self._driven: set[str] = set()  # names of the pods of attempts that go on
         self._holding: set[str] = set()  # hashes of points whose container runs
         self._free: dict[str | None, int | None] = {}  # devices by resource, when the cluster was last asked
@@ -97,5 +97,10 @@ class Budget:
 
     def _leaving(self) -> int:
         """Return the devices of pods whose attempts have ended: until they are gone, they may still hold them."""
-        left = (pod for pod in self._watch.pods() if pod.name not in self._driven)
-        return sum(self._counts.get(pod.labels.get(POINT_LABEL, ""), 0) for pod in left)
+        return devices_of((pod for pod in self._watch.pods() if pod.name not in self._driven), self._points)
+
+
+def devices_of(pods: Iterable[PodSnapshot], points: Iterable[Point]) -> int:
+    """Return how many devices pods take together that belong to any of these points."""
+    counts = {point.hash: point.accelerator.count for point in points}
+    return sum(counts.get(pod.labels.get(POINT_LABEL, ""), 0) for pod in pods)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cluster.manifest import Simulation, avoiding, pod_name, render_pod
-from orchestrator.cluster.port import POINT_LABEL, Cluster, PodManifest, PodSnapshot, PodStuckError
+from orchestrator.cluster.port import Cluster, PodManifest, PodSnapshot, PodStuckError
 from orchestrator.cluster.uninterrupted import uninterrupted
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import ClusterError, KprofError, RunDrivenError, UsageError
@@ -18,8 +18,8 @@ from orchestrator.profile.point_run import PointRun, UnsavedResultError
 from orchestrator.profile.recording import patiently
 from orchestrator.profile.result import PointResult, Source
 from orchestrator.store import RunRecord, Store
-from orchestrator.sweep.budget import POLL_SECONDS, Budget
-from orchestrator.sweep.schedule import Limits, longest_first
+from orchestrator.sweep.budget import POLL_SECONDS, Budget, devices_of
+from orchestrator.sweep.schedule import Limits, longest_first, startable
 from orchestrator.sweep.trouble import Troubles, of_cluster
 
 
@@ -56,7 +56,7 @@ class Sweep:
         self._troubles = Troubles()
         self._stopped: str | None = None
         self._checked = False
-        self._present: set[str] = set()  # names of pods that a killed kprof left
+        self._present: frozenset[str] = frozenset()  # uids of the pods that a killed kprof left
         self._unsaved = False
 
     async def prepare(self, selected: Sequence[Point], *, fresh: bool, repeat: bool = False) -> RunRecord:
@@ -65,6 +65,7 @@ class Sweep:
         A new one is made when there is none, with `fresh` always, and with `repeat` when every selected point of the
         newest has a result: so a nightly run goes on with what was interrupted, and measures anew what was not.
         A new run is recorded only when the cluster could run the selected points; raises ClusterError otherwise.
+        Without `fresh`, one that another kprof has recorded meanwhile is returned instead.
         """
         digest = matrix_digest(list(self._matrix.points))
         known = self._store.latest_run(digest, self._cluster.name, str(self.source))
@@ -75,9 +76,12 @@ class Sweep:
         run_id = secrets.token_hex(4)
         await self._cluster.check([render_pod(point, run_id, 0, self._simulation) for point in selected])
         self._checked = True
-        return self._store.create_run(
-            run_id, self._matrix.name, digest, self._cluster.name, str(self.source), self._matrix.points
-        )
+        since = None if fresh else 0 if known is None else known.number
+        name, points = self._matrix.name, self._matrix.points
+        run = self._store.create_run(run_id, name, digest, self._cluster.name, str(self.source), points, since=since)
+        if run.id != run_id:  # started at the same time, as by a CronJob and by hand: one of the two may drive it
+            self._store.describe_points(run.id, points)
+        return run
 
     async def _clear_abandoned(self, run: RunRecord) -> None:
         """Delete what killed kprofs left of other runs, of any store, unless somebody drives them again."""
@@ -118,8 +122,8 @@ class Sweep:
         await self._cluster.open_run(run.id)
         try:
             async with PodWatch(self._cluster, run.id) as watch:
-                await self._remove_leftovers(watch, run, waiting)
-                await self._drive(run, watch, waiting)
+                adopt = await self._leftovers(watch, run, waiting)
+                await self._drive(run, watch, waiting, adopt)
         finally:
             if not self._unsaved:
                 self.left_behind = await uninterrupted(self._cluster.close_run(run.id))
@@ -146,35 +150,53 @@ class Sweep:
     def _manifest(self, point: Point, run: RunRecord, attempt: int) -> PodManifest:
         return render_pod(point, run.id, attempt, self._simulation)
 
-    async def _remove_leftovers(self, watch: PodWatch, run: RunRecord, waiting: Sequence[Point]) -> None:
-        """Delete pods of a kprof that was killed, except those whose points wait: these are adopted."""
-        adopted = {pod_name(run.id, point.hash, self._attempt(run, point)) for point in waiting}
-        stale = [pod for pod in watch.pods() if pod.name not in adopted]
-        await asyncio.gather(*(self._delete_if_it_goes(pod) for pod in stale))
+    async def _leftovers(self, watch: PodWatch, run: RunRecord, waiting: Sequence[Point]) -> list[Point]:
+        """Delete pods of a kprof that was killed, except those whose points wait: return these points, to be adopted.
 
-    async def _delete_if_it_goes(self, pod: PodSnapshot) -> None:
-        with contextlib.suppress(PodStuckError):
-            await self._cluster.delete(pod)
+        Of pods that run, only as many are adopted as today's limits allow; the others' points start anew in their turn.
+        """
+        there = watch.pods()
+        self._present = frozenset(pod.uid for pod in there)
+        names = {pod_name(run.id, point.hash, self._attempt(run, point)): point.hash for point in waiting}
+        leaving = [pod for pod in there if pod.name in names and pod.deleting]
+        leaving += await self._deleted([pod for pod in there if pod.name not in names])
+        of = {names[pod.name]: pod for pod in there if pod.name in names and not pod.deleting}
+        ended = [point for point in waiting if point.hash in of and of[point.hash].finished]
+        going = [point for point in waiting if point.hash in of and point not in ended]
+        kept = startable(going, [], {}, self._limits, devices_of(leaving, self._matrix.points))
+        await self._deleted([of[point.hash] for point in going if point not in kept])
+        return kept + ended
 
-    async def _drive(self, run: RunRecord, watch: PodWatch, waiting: list[Point]) -> None:
+    async def _deleted(self, pods: Sequence[PodSnapshot]) -> list[PodSnapshot]:
+        """Delete pods and return those that do not go away."""
+
+        async def stays(pod: PodSnapshot) -> bool:
+            try:
+                await self._cluster.delete(pod)
+            except PodStuckError:
+                return True
+            return False
+
+        stuck = await asyncio.gather(*(stays(pod) for pod in pods))
+        return [pod for pod, stayed in zip(pods, stuck, strict=True) if stayed]
+
+    async def _drive(self, run: RunRecord, watch: PodWatch, waiting: list[Point], adopt: list[Point]) -> None:
         running: dict[asyncio.Task[bool], Point] = {}
         budget = Budget(self._cluster, watch, self._limits, self._matrix.points)
-        # Pods that a killed kprof left running hold devices already: they go first, whatever is free.
-        self._present = {pod.name for pod in watch.pods()}
-        present = {pod.labels.get(POINT_LABEL) for pod in watch.pods() if not pod.deleting}
-        adopt = [point for point in waiting if point.hash in present]
         try:
             async with asyncio.TaskGroup() as group:
                 while running or (waiting and self._stopped is None):
-                    chosen = adopt or await budget.choose(waiting, list(running.values()))
+                    # Pods to adopt hold their devices already: they go first, whatever is free.
+                    at_hand = startable(adopt, list(running.values()), {}, self._limits)
+                    chosen = at_hand if adopt else await budget.choose(waiting, list(running.values()))
                     if self._stopped is not None:  # a point told that no further one would fare better
-                        chosen, waiting = [], []
+                        chosen, waiting, adopt = [], [], []
                     elif not chosen and not running:
                         # Nothing of ours holds a device, so waiting frees none: the cluster's queue decides, and the
                         # point's own limit on queueing.
                         await budget.wait_for_room(waiting[0])
                         chosen = waiting[:1]
-                    adopt = []
+                    adopt = [point for point in adopt if point not in chosen]
                     for point in chosen:
                         waiting.remove(point)
                         running[group.create_task(self._point(run, watch, budget, point), name=point.id)] = point
@@ -211,8 +233,8 @@ class Sweep:
             return budget.others_hold(point)
 
         earlier = self._troubles.earlier.pop(point.hash, None)
-        adopted = manifest.name in self._present
-        job = PointRun(self._cluster, watch, point, manifest, self.source, attempt, others_hold, earlier, adopted)
+        there = self._present
+        job = PointRun(self._cluster, watch, point, manifest, self.source, attempt, others_hold, earlier, there)
         with budget.attempt(point, manifest.name):
             await patiently(lambda: self._store.intend(run.id, point.hash, manifest.name, attempt))
             try:

@@ -44,6 +44,10 @@ class Troubles:
         refused_by_kubelet = failure.kind == "pod.admission" and result.node is not None
         if result.node is not None and (failure.kind == "gpu.hardware" or refused_by_kubelet):
             self._faults[result.node] += 1
+        if result.adopted and of_cluster(failure.kind):
+            # It ended while no kprof looked, which says nothing of today. The next attempt is this sweep's own.
+            self.earlier[result.point_hash] = failure.kind
+            return True
         if failure.kind == "pod.admission" and not refused_by_kubelet:
             return False  # a webhook or a policy would say the same again
         key = result.point_hash, failure.kind

@@ -10,11 +10,13 @@ import pytest
 from orchestrator.errors import KprofError
 from orchestrator.profile.point_run import UnsavedResultError
 from orchestrator.store import Store
+from orchestrator.sweep.schedule import Limits
+from tests.e2e.waiting import eventually
 from tests.fakes.cluster import SIMULATOR_LOG
 from tests.faults.faults import on, refusal
 from tests.faults.kubelet import PodPlay
 from tests.faults.scripts import be_ready
-from tests.faults.sweeping import Bench, matrix_of, on_bench
+from tests.faults.sweeping import LIMITS, Bench, matrix_of, on_bench
 
 FAST = 100.0
 MEANWHILE_SECONDS = 200.0
@@ -68,16 +70,25 @@ def test_fault_35_an_unsaved_result_and_a_sweep_of_another_matrix(
     on_bench(tmp_path, work, factor=FAST)
 
 
-async def _killed(bench: Bench) -> None:
-    """End a sweep so that its pod stays, as SIGKILL does."""
+async def _killed(bench: Bench, pods: int = 1) -> None:
+    """End a sweep so that its pods stay, as SIGKILL does."""
     sweeping = asyncio.create_task(bench.sweep())
-    await bench.until_read()
+
+    async def read() -> bool:
+        return bench.server.streams > pods
+
+    await eventually("the watch and the logs are being read", read)
     with bench.server.faults.during(refusal(403, "Forbidden", "not now", where=on("DELETE"))):
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
     for lease in bench.server.objects.select("leases"):
         bench.server.objects.remove(("leases", "default", lease["metadata"]["name"]))
-    assert len(bench.server.pods) == 1
+    assert len(bench.server.pods) == pods
+
+
+def _devices(bench: Bench, count: int) -> None:
+    """Give the only node so many devices."""
+    bench.server.objects.patch(("nodes", "", "node-1"), {"status": {"allocatable": {"nvidia.com/gpu": str(count)}}})
 
 
 @pytest.mark.fault(33, "R")
@@ -120,7 +131,7 @@ def test_fault_33_durations_of_the_pods_beside_it(tmp_path: Path) -> None:
         await pod.forever()
 
     async def work(bench: Bench) -> None:
-        bench.server.objects.patch(("nodes", "", "node-1"), {"status": {"allocatable": {"nvidia.com/gpu": "1"}}})
+        _devices(bench, 1)
         await _killed(bench)
         go.set()
         results = await bench.sweep()
@@ -132,3 +143,90 @@ def test_fault_33_durations_of_the_pods_beside_it(tmp_path: Path) -> None:
             assert (known, told) == ((False, True) if result.document["pod"] == taken else (True, False))
 
     on_bench(tmp_path, work, script=script, points=2, factor=FAST)
+
+
+@pytest.mark.fault(33, "R")
+@pytest.mark.fault(45, "R")
+def test_fault_45_deadlines_that_passed_while_no_kprof_looked(tmp_path: Path) -> None:
+    """Tries points again whose pods ended by their deadline after a kill, and takes none of it for a sign of today."""
+    played: list[str] = []
+
+    async def script(pod: PodPlay) -> None:
+        played.append(pod.key[2])
+        pod.run()
+        pod.say(SIMULATOR_LOG)
+        if len(played) > 3:
+            be_ready(pod)
+        await pod.forever()
+
+    async def work(bench: Bench) -> None:
+        _devices(bench, 3)
+        await _killed(bench, 3)
+        for pod in bench.server.kubelet.history:
+            pod.fail("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+        results = await bench.sweep()
+        assert [result.failure_kind for result in results] == [None] * 6
+        assert sorted(result.attempt for result in results) == [0, 0, 0, 1, 1, 1]
+        ended = "the attempt before this one ended in pod.deadline"
+        assert sum(ended in result.document["flags"] for result in results) == 3
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, script=script, points=6, factor=FAST)
+
+
+@pytest.mark.fault(33, "R")
+@pytest.mark.parametrize("limits", [Limits(max_gpus=1), Limits(max_parallel=1)], ids=["gpus", "parallel"])
+def test_fault_33_limits_that_are_narrower_after_a_kill(tmp_path: Path, limits: Limits) -> None:
+    """Takes over no more running pods than the limits given now allow; the points of the others start anew in turn."""
+    played: list[PodPlay] = []
+    together = 0
+
+    async def script(pod: PodPlay) -> None:
+        nonlocal together
+        played.append(pod)
+        pod.run()
+        pod.say(SIMULATOR_LOG)
+        together = max(together, sum(play.exists for play in played))
+        await asyncio.sleep(60)
+        be_ready(pod)
+        await pod.forever()
+
+    async def work(bench: Bench) -> None:
+        nonlocal together
+        _devices(bench, 4)
+        await _killed(bench, 4)
+        left, together = {play.uid for play in played}, 0
+        results = await bench.sweep(limits)
+        assert [(result.failure_kind, result.attempt) for result in results] == [(None, 0)] * 4
+        assert together == 1
+        assert sum(result.document["adopted"] for result in results) == 1
+        assert len({play.uid for play in played} - left) == 3
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, script=script, points=4, factor=FAST)
+
+
+@pytest.mark.fault(33, "R")
+def test_fault_33_a_matrix_whose_limits_changed_after_a_kill(tmp_path: Path) -> None:
+    """Replaces a pod that differs from what the matrix says now, and tells the new one's durations as its own."""
+    go = asyncio.Event()
+
+    async def script(pod: PodPlay) -> None:
+        pod.run()
+        pod.say(SIMULATOR_LOG)
+        await go.wait()
+        be_ready(pod)
+        await pod.forever()
+
+    async def work(bench: Bench) -> None:
+        await _killed(bench)
+        go.set()
+        bench.matrix = matrix_of(1, timeouts=LIMITS | {"startupSeconds": 900})
+        (result,) = await bench.sweep()
+        assert (result.failure_kind, result.attempt) == (None, 0)
+        assert len(bench.server.kubelet.history) == 2
+        assert result.document["adopted"] is False
+        assert {"queued", "startup", "total"} <= set(result.document["seconds"])
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, script=script, factor=FAST)

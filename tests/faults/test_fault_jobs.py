@@ -8,10 +8,10 @@ import pytest
 from tests.e2e.waiting import eventually
 from tests.fakes.cluster import SIMULATOR_LOG
 from tests.faults.calls import Call
-from tests.faults.faults import Answer, on
+from tests.faults.faults import Answer, Hang, on
 from tests.faults.kubelet import PodPlay
 from tests.faults.kueue import QUEUE, Kueue
-from tests.faults.scripts import serving
+from tests.faults.scripts import first, serving
 from tests.faults.server import NAMESPACE
 from tests.faults.statuses import status
 from tests.faults.sweeping import Bench, on_bench
@@ -24,6 +24,12 @@ async def _until_read(bench: Bench) -> None:
         return bench.server.streams >= 3
 
     await eventually("the watches of Jobs and pods and a log are being read", read)
+
+
+async def _loading(pod: PodPlay) -> None:
+    pod.run()
+    pod.say(SIMULATOR_LOG)
+    await pod.forever()
 
 
 def _let_go(bench: Bench) -> None:
@@ -81,12 +87,36 @@ def test_fault_27_what_a_killed_kprof_left_of_a_job(tmp_path: Path) -> None:
             assert clock() - began < 60
             assert bench.server.pods == []
 
-    async def loading(pod: PodPlay) -> None:
-        pod.run()
-        pod.say(SIMULATOR_LOG)
-        await pod.forever()
+    on_bench(tmp_path, work, queue=QUEUE, script=_loading, factor=FAST)
 
-    on_bench(tmp_path, work, queue=QUEUE, script=loading, factor=FAST)
+
+FAILED = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "reached the backoff limit"}
+
+
+@pytest.mark.fault(1, "R")
+@pytest.mark.fault(11, "R")
+def test_fault_11_a_node_takes_the_pod_of_a_job_along_unseen(tmp_path: Path) -> None:
+    """Takes a Job that failed and has no pod for one whose pod was deleted while the watch was away: it tries again."""
+
+    async def work(bench: Bench) -> None:
+        kueue = Kueue(bench.server)
+        async with kueue.admitting():
+            sweeping = asyncio.create_task(bench.sweep())
+            await _until_read(bench)
+            with bench.server.faults.during(Hang(lambda call: call.is_watch)):
+                bench.server.break_connections()
+                await asyncio.sleep(2)
+                (job,) = kueue.jobs
+                name = job["metadata"]["name"]
+                bench.server.api.change(("jobs", NAMESPACE, name), {"status": {"conditions": [FAILED]}})
+                bench.server.kubelet.history[0].vanish()
+            bench.server.break_connections()
+            (result,) = await sweeping
+        assert (result.failure_kind, result.attempt) == (None, 1)
+        assert "the attempt before this one ended in pod.evicted" in result.document["flags"]
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, queue=QUEUE, script=first(_loading, serving), factor=FAST)
 
 
 @pytest.mark.fault(47, "R")

@@ -49,6 +49,40 @@ def test_fault_12_an_evicted_pod(tmp_path: Path) -> None:
     on_bench(tmp_path, work, script=printing(SIMULATOR_LOG, lambda pod: pod.fail("Evicted", LOW)))
 
 
+LAST_WORDS = (
+    b"(Worker_TP0 pid=9) ERROR 01-01 00:00:03 [x.py:1] torch.distributed.DistBackendError: NCCL error in: "
+    b"ProcessGroupNCCL.cpp:3356, remote process exited or there was a network error, NCCL version 2.27.3\n"
+)
+
+
+@pytest.mark.fault(10, "R")
+@pytest.mark.fault(12, "R")
+@pytest.mark.fault(13, "R")
+@pytest.mark.parametrize(
+    ("reason", "kind"), [("Evicted", "pod.evicted"), ("Preempting", "pod.preempted"), ("Terminated", "pod.node_lost")]
+)
+def test_fault_12_ranks_that_miss_each_other_while_they_are_killed(tmp_path: Path, reason: str, kind: str) -> None:
+    """Blames the node for ranks that miss each other while it kills them one by one, and tries the point again."""
+
+    async def work(bench: Bench) -> None:
+        (result,) = await bench.sweep()
+        assert (result.failure_kind, result.attempt) == (None, 1)
+        assert f"the attempt before this one ended in {kind}" in result.document["flags"]
+
+    taken = printing(SIMULATOR_LOG + LAST_WORDS, lambda pod: pod.fail(reason, LOW))
+    on_bench(tmp_path, work, script=first(taken, serving))
+
+
+@pytest.mark.fault(43, "P(comm.failure)")
+def test_fault_43_ranks_that_miss_each_other_by_themselves(tmp_path: Path) -> None:
+    """Records `comm.failure`, which is final, when nobody took the pod away."""
+
+    async def work(bench: Bench) -> None:
+        await _final(bench, "comm.failure", "remote process exited")
+
+    on_bench(tmp_path, work, script=printing(SIMULATOR_LOG + LAST_WORDS, exiting(1)))
+
+
 @pytest.mark.fault(14, "P(host.oom)")
 def test_fault_14_out_of_host_memory(tmp_path: Path) -> None:
     """Records `host.oom`, which is final: the container would go over its limit again."""

@@ -16,6 +16,7 @@ JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 HURRIED_GRACE_SECONDS = 5
 JOB_GRACE_SECONDS = 30.0  # of the pod that goes with it
 EVICTED_BY_QUEUE = "EvictedByQueue"
+DEADLINE = "DeadlineExceeded"
 
 Before = Callable[[], Awaitable[None]]  # what is awaited ahead of each try of a request
 
@@ -218,13 +219,23 @@ class QueuedJobs:
             made = pod.name if pod else None
             return replace(job, gated=None, deleting=True, disruption=EVICTED_BY_QUEUE, message=words, runs_as=made)
         if pod is None:
-            return replace(job, deleting=True) if job.uid in self._ran and not job.finished else job
+            return _deleted(job) if job.uid in self._ran and not _told_its_end(job) else job
         deleting = pod.deleting or job.deleting
         return replace(pod, name=job.name, uid=job.uid, labels=job.labels, deleting=deleting, runs_as=pod.name)
 
 
 def _attempt(pod: PodSnapshot) -> tuple[str | None, str | None]:
     return pod.labels.get(POINT_LABEL), pod.labels.get(ATTEMPT_LABEL)
+
+
+def _told_its_end(job: PodSnapshot) -> bool:
+    """Say whether a Job without a pod tells how it ended; that it failed tells only that its pod is gone."""
+    return job.phase is Phase.SUCCEEDED or job.reason == DEADLINE
+
+
+def _deleted(job: PodSnapshot) -> PodSnapshot:
+    """Return a Job whose pod somebody deleted, or its node took along."""
+    return replace(job, phase=Phase.PENDING, reason="", message="", deleting=True)
 
 
 def _orphan(pod: PodSnapshot) -> PodSnapshot:

@@ -253,7 +253,13 @@ def test_a_variable_of_the_matrix_wins_over_the_base_pod() -> None:
 def test_the_pod_ends_by_itself_after_the_limits_of_the_matrix() -> None:
     """A kprof that dies leaves no device taken for ever."""
     deadline = _body(point(timeouts={"startupSeconds": 100, "probeSeconds": 20}))["spec"]["activeDeadlineSeconds"]
-    assert 120 < deadline <= 1000
+    assert 220 < deadline <= 1000
+
+
+def test_the_deadline_is_no_shorter_than_what_the_matrix_allows() -> None:
+    """An image may take as long as `startupSeconds`, and the start-up after it once more."""
+    deadline = _body(point(timeouts={"startupSeconds": 3600, "probeSeconds": 120}))["spec"]["activeDeadlineSeconds"]
+    assert deadline == 3600 + 3600 + 120 + 600
 
 
 # Names and labels

@@ -134,6 +134,24 @@ def test_a_point_without_a_log_has_none(store: Store) -> None:
     assert store.log(run.id, POINTS[0].hash) is None
 
 
+def test_of_two_that_make_the_same_run_at_once_one_makes_it(store: Store) -> None:
+    """The other one gets that run, unless it is finished, of another matrix, or older than what was known."""
+
+    def made(run_id: str, since: int | None, digest: str = "d", source: str = "measured") -> int:
+        return store.create_run(run_id, "m", digest, "local", source, POINTS, since=since).number
+
+    assert made("aaaa", 0) == 1
+    assert made("bbbb", 0) == 1
+    assert made("cccc", 0, digest="e") == 2
+    assert made("dddd", 0, source="SIMULATED") == 3
+    assert made("eeee", 3) == 4
+    assert made("ffff", None) == 5
+    store.finish_run("ffff")
+    assert made("gggg", 4) == 6
+    assert len(store.points("gggg")) == len(POINTS)
+    assert [run.id for run in store.runs()] == ["aaaa", "cccc", "dddd", "eeee", "ffff", "gggg"]
+
+
 def _write(url: str, run_id: str, place: int, count: int) -> None:
     store = open_store(url)
     for attempt in range(count):

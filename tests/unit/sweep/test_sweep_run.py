@@ -228,6 +228,22 @@ async def test_an_adopted_pod_goes_before_new_ones_even_when_nothing_is_free(sto
     assert len(store.results(run.id)) == 2
 
 
+async def test_pods_that_ended_meanwhile_are_read_whatever_the_limits(store: Store) -> None:
+    """They hold no devices, and their logs are results: they are read one after the other, and none is made again."""
+    matrix = _matrix(1, 1, 1)
+    cluster = _cluster(matrix, _bad(), _good(), _bad())
+    sweep = _sweep(cluster, store, matrix, Limits(max_gpus=1, max_parallel=1))
+    run = await sweep.prepare(matrix.points, fresh=False)
+    for point in matrix.points:
+        cluster.add(render_pod(point, run.id, 0))
+    await asyncio.sleep(30)
+    await sweep.run(run, matrix.points)
+    assert _names(cluster, "create") == []
+    assert len(_names(cluster, "adopt")) == 3
+    assert [r.failure_kind for r in store.results(run.id)] == ["kv.no_room", None, "kv.no_room"]
+    assert all(r.document["adopted"] for r in store.results(run.id))
+
+
 async def test_pods_of_points_that_have_their_result_are_removed(store: Store) -> None:
     """Killed after recording and before deleting: the pod is stale, its point is done."""
     matrix = _matrix(1, 1)
