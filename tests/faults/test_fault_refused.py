@@ -204,7 +204,7 @@ def test_fault_23_a_create_that_stays_refused(tmp_path: Path, code: int) -> None
         assert bench.results() == []
         assert bench.server.left() == []
 
-    on_bench(tmp_path, work, factor=FAST)
+    on_bench(tmp_path, work, factor=FAST / 2)
 
 
 @pytest.mark.fault(24, "P(pod.admission)")
