@@ -88,10 +88,16 @@ def fits_nowhere(unschedulable: str) -> bool:
     return nodes is not None and hopeless is not None and nodes[1] == hopeless[1]
 
 
-def pod_trouble(pod: PodSnapshot | None) -> PodTrouble | None:
-    """Say what is wrong with a pod by its status alone; None when nothing is, or only the log can tell."""
+def pod_trouble(pod: PodSnapshot | None, followed: str | None = None) -> PodTrouble | None:
+    """Say what is wrong with a pod by its status alone; None when nothing is, or only the log can tell.
+
+    `followed` is the name of the pod whose log is being read: a Job may run another one by now.
+    """
     if pod is None:
         return PodTrouble("pod.node_lost", "the pod was deleted by somebody else, or its node is gone")
+    if followed is not None and pod.runs_as not in {None, followed}:
+        words = f"Kueue took pod {followed} back and admitted its Job again while nobody saw: it runs {pod.runs_as} now"
+        return PodTrouble("pod.preempted", words)
     if pod.disruption in _DISRUPTIONS and (pod.deleting or pod.finished):
         return PodTrouble(_DISRUPTIONS[pod.disruption], f"{pod.disruption}: {pod.message or pod.reason}")
     if pod.phase is Phase.FAILED and pod.reason:

@@ -162,7 +162,7 @@ class PointRun:
         failing_since: float | None = None
         while not self._seen.ready.is_set():
             now = self._watch.get(pod.uid)
-            self._seen.trouble = pod_trouble(now)
+            self._seen.trouble = pod_trouble(now, pod.runs_as)
             if self._seen.trouble is not None or now is None or now.finished:
                 return
             if reader.done():

@@ -30,8 +30,13 @@ class Probing:
 
     async def run(self, pod: PodSnapshot) -> None:
         """Probe until all is read, the pod is over, or the limit passed; the rest stays as it is in what was seen."""
+
+        def over(now: PodSnapshot | None) -> bool:
+            """Say whether nothing that the pod's server answers from now on can be used."""
+            return now is None or now.finished or pod_trouble(now, pod.runs_as) is not None
+
         probe = Probe(self._cluster, pod)
-        ended = asyncio.create_task(self._watch.wait_for(pod.uid, _over))
+        ended = asyncio.create_task(self._watch.wait_for(pod.uid, over))
         probing = asyncio.create_task(self._until_it_succeeds(probe))
         begin = self._clock()
         try:
@@ -47,8 +52,8 @@ class Probing:
             for task in (ended, probing):
                 task.cancel()
             await asyncio.gather(ended, probing, return_exceptions=True)
-        if _over(now := self._watch.get(pod.uid)):
-            self._seen.trouble = pod_trouble(now)
+        if over(now := self._watch.get(pod.uid)):
+            self._seen.trouble = pod_trouble(now, pod.runs_as)
 
     def _limit(self, probe: Probe) -> float:
         """Return the limit of the probe: a server that says it is not healthy gets the time to become so."""
@@ -94,8 +99,3 @@ class Probing:
     def _configured_block_size(self) -> int | None:
         value = self._point.argument("block-size")
         return value if isinstance(value, int) else None
-
-
-def _over(pod: PodSnapshot | None) -> bool:
-    """Say whether nothing that the pod's server answers from now on can be used."""
-    return pod is None or pod.finished or pod_trouble(pod) is not None

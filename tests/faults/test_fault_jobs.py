@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.profile.point_run import NODE_LOST_SECONDS
 from tests.e2e.waiting import eventually
-from tests.fakes.cluster import SIMULATOR_LOG
+from tests.fakes.cluster import READY_LOG, SIMULATOR_LOG
 from tests.faults.calls import Call
 from tests.faults.faults import Answer, Hang, on
 from tests.faults.kubelet import PodPlay
@@ -117,6 +118,49 @@ def test_fault_11_a_node_takes_the_pod_of_a_job_along_unseen(tmp_path: Path) -> 
         assert bench.server.left() == []
 
     on_bench(tmp_path, work, queue=QUEUE, script=first(_loading, serving), factor=FAST)
+
+
+@pytest.mark.fault(1, "R")
+@pytest.mark.fault(26, "R")
+@pytest.mark.parametrize("probing", [False, True], ids=["starting", "probing"])
+def test_fault_26_kueue_takes_a_job_back_unseen(tmp_path: Path, probing: bool) -> None:
+    """Gives an attempt up at once whose Job runs another pod than the one it read: it was requeued meanwhile."""
+
+    async def taken(pod: PodPlay) -> None:
+        pod.run()
+        pod.say(SIMULATOR_LOG)
+        if probing:
+            pod.say(READY_LOG)  # and answers no request
+        await pod.forever()
+
+    async def work(bench: Bench) -> None:
+        kueue, clock = Kueue(bench.server), asyncio.get_running_loop().time
+
+        async def gone() -> bool:
+            return bench.server.pods == []
+
+        async with kueue.admitting():
+            sweeping = asyncio.create_task(bench.sweep())
+            await _until_read(bench)
+        with bench.server.faults.during(Hang(lambda call: call.is_watch)):
+            bench.server.break_connections()
+            await asyncio.sleep(1)
+            (job,) = kueue.jobs
+            kueue.suspend(job)
+            await eventually("the pod is gone", gone)
+            kueue.admit(job)
+            await asyncio.sleep(1)
+        assert len(bench.server.kubelet.history) == 2
+        begin = clock()
+        bench.server.break_connections()
+        async with kueue.admitting():
+            (result,) = await sweeping
+        assert (result.failure_kind, result.attempt) == (None, 1)
+        assert "the attempt before this one ended in pod.preempted" in result.document["flags"]
+        assert clock() - begin < NODE_LOST_SECONDS
+        assert bench.server.left() == []
+
+    on_bench(tmp_path, work, queue=QUEUE, script=first(taken, serving), factor=FAST)
 
 
 @pytest.mark.fault(47, "R")
