@@ -87,6 +87,15 @@ async def test_the_remedy_for_missing_rights_grants_them(
     assert f"--user={USER}" in bind
 
 
+async def test_an_api_server_that_does_not_tell_who_asks(server: FaultServer, cluster: KubernetesCluster) -> None:
+    """Older ones do not: the remedy leaves the name open, and says how to learn it."""
+    server.denied.add(("create", "pods"))
+    server.faults.add(refusal(404, "NotFound", "no", where=lambda call: call.path.endswith("/selfsubjectreviews")))
+    (missing,) = [one for one in await _worse_than_ok(cluster) if (one.subject, one.level) == ("access", Level.FAIL)]
+    assert missing.remedy is not None
+    assert missing.remedy.endswith("--user=WHO  # WHO: kubectl auth whoami")
+
+
 def _carried_out(command: str, folder: Path) -> tuple[list[list[str]], dict[str, Any]]:
     """Return the calls of kubectl that a shell makes of a remedy, and the object that was applied."""
     kubectl = folder / "bin" / "kubectl"
