@@ -220,12 +220,11 @@ class PointRun:
             if chunk.unreadable is not None and self._seen.unreadable is None:
                 self._seen.unreadable_since = self._clock()
             self._seen.unreadable = chunk.unreadable
-            if not chunk.data:
-                self._seen.last_progress = self._clock()
-                continue
             self._seen.gaps += chunk.gap
-            self._seen.evidence.add(chunk.data)
             self._seen.last_progress = self._clock()
+            if not chunk.data:
+                continue
+            self._seen.evidence.add(chunk.data)
             lines = chunk.data.rstrip().rsplit(b"\n", 1)
             if lines[-1].strip():
                 self._seen.last_line = lines[-1][:300].decode("utf-8", "replace")

@@ -20,6 +20,8 @@ LOG_IDLE_SECONDS = 300.0
 LAST_READS = 5  # of a log whose container has ended, where one after the other is cut or a node rotates it
 LOOK_SECONDS = 5.0  # how often a silent stream looks whether its container has finished
 
+_Key = tuple[str, int]  # a line's stamp, and a sum of its text
+
 
 class _Position:
     """Where the log was read to: the last second, and its lines, which a resume sends again.
@@ -29,14 +31,20 @@ class _Position:
 
     def __init__(self) -> None:
         self.last: str | None = None
-        self._seen: Counter[tuple[str, int]] = Counter()
-        self._expected: Counter[tuple[str, int]] = Counter()
+        self._last_line: _Key | None = None
+        self._seen: Counter[_Key] = Counter()
+        self._expected: Counter[_Key] = Counter()
         self._overlapped = True
 
     def resume(self) -> None:
         """Prepare for a new stream that repeats the lines of the last second."""
         self._expected = Counter(self._seen)
-        self._overlapped = not self._seen
+        self._overlapped = self._last_line is None
+
+    @property
+    def begun(self) -> bool:
+        """Say whether any line was read."""
+        return self._last_line is not None
 
     @property
     def repeated(self) -> bool:
@@ -44,11 +52,14 @@ class _Position:
         return not +self._expected
 
     def take(self, stamp: str, text: bytes) -> LogChunk | None:
-        """Return the line when it is new, None when it was given before; marks a gap when none was repeated."""
+        """Return the line when it is new, None when it was given before.
+
+        Marks a gap when the last line was not repeated before it: a rotation took it, or a node's clock was set back.
+        """
         key = (stamp, zlib.crc32(text))
         if self._expected[key] > 0:
             self._expected[key] -= 1
-            self._overlapped = True
+            self._overlapped |= key == self._last_line and not self._expected[key]
             return None
         gap, self._overlapped = not self._overlapped, True
         second = _utc_second(stamp)
@@ -56,6 +67,7 @@ class _Position:
             self.last = second
             self._seen.clear()
         self._seen[key] += 1
+        self._last_line = key
         return LogChunk(text + b"\n", gap=gap)
 
 
@@ -66,16 +78,17 @@ async def follow_log(
 
     A stream that is silent for `idle_seconds` is opened anew: its node may be gone without a word.
     While it cannot be read, a chunk without data says so in `unreadable`, and an empty one that it can be again.
+    Where nobody can be sure that the end was read, the last chunk is a gap.
     """
     position, failures, unreadable = _Position(), 0, False
-    doubts = LAST_READS
+    doubts, tail = LAST_READS, b""
     while True:
         last_pass = finished()
         position.resume()
         params = {"container": CONTAINER, "timestamps": "true", "follow": "false" if last_pass else "true"}
         if position.last is not None:
             params["sinceTime"] = position.last
-        complete, more, words = False, False, ""
+        complete, more, words, rest = False, False, "", b""
         # Logs that fell silent together are not opened anew together.
         idle = min(idle_seconds, LOG_IDLE_SECONDS) * random.uniform(0.7, 1)  # noqa: S311
         try:
@@ -83,15 +96,18 @@ async def follow_log(
                 if unreadable:
                     unreadable = False
                     yield LogChunk(b"")
-                chunks = _chunks(reply.content, _never if last_pass else finished)
-                async for stamp, text, ended in _lines(chunks, keep_tail=last_pass):
+                async for stamp, text, ended in _lines(_chunks(reply.content, _never if last_pass else finished)):
                     failures = 0
-                    if (chunk := position.take(stamp, text)) is not None:
-                        more = True
-                        yield chunk if ended else LogChunk(text, chunk.gap)
+                    if not ended:
+                        rest = text if position.repeated else b""  # else it is the half of a line that was read
+                    elif (chunk := position.take(stamp, text)) is not None:
+                        more, tail = True, b""
+                        yield chunk
             complete = True
         except ApiError as error:
             if error.code in {400, 404} and finished():
+                if tail or position.begun or error.code == 404:  # with 400, a container that never started has no log
+                    yield LogChunk(tail, gap=True)
                 return
             words = error.message or error.reason  # 401 and 403, too: a kubelet's own refusal is passed through
         except TRANSPORT_ERRORS as error:
@@ -99,7 +115,11 @@ async def follow_log(
         if complete and last_pass:
             doubts -= 1
             # A clean end proves nothing here either: the last read is the one that repeats the end and adds nothing.
-            if (position.repeated and not more) or not doubts:
+            sure = position.repeated and not more and rest == tail
+            tail = rest
+            if sure or not doubts:
+                if tail or not sure:
+                    yield LogChunk(tail, gap=not sure)
                 return
         failures += 1
         if words and failures > 1:
@@ -140,8 +160,8 @@ def _utc_second(stamp: str) -> str | None:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def _lines(chunks: AsyncIterator[bytes], *, keep_tail: bool) -> AsyncIterator[tuple[str, bytes, bool]]:
-    """Cut a stream with time stamps into lines of at most 64 KiB; an unfinished tail is kept only at the very end."""
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, bytes, bool]]:
+    """Cut a stream with time stamps into lines of at most 64 KiB; the last one may not have ended yet."""
     rest = bytearray()
     async for chunk in chunks:
         *lines, tail = chunk.split(b"\n")
@@ -151,6 +171,6 @@ async def _lines(chunks: AsyncIterator[bytes], *, keep_tail: bool) -> AsyncItera
             rest.clear()
             yield stamp.decode("ascii", "replace"), text, True
         rest += tail[: max(0, MAX_LINE_BYTES - len(rest))]
-    if rest and keep_tail:
+    if rest:
         stamp, _, text = bytes(rest).partition(b" ")
         yield stamp.decode("ascii", "replace"), text, False

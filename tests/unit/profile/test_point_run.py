@@ -396,9 +396,10 @@ async def test_secrets_in_the_log_reach_neither_result_nor_evidence() -> None:
     assert b"topsecret1" not in kept
 
 
-async def test_gaps_in_the_log_are_told() -> None:
-    """Lines that were lost may have been the evidence."""
-    outcome = await _run([running(), log(READY_LOG, gap=True), serve(FakeServer())])
+@pytest.mark.parametrize("told", [[log(READY_LOG, gap=True)], [log(READY_LOG), log(b"", gap=True)]])
+async def test_gaps_in_the_log_are_told(told: Script) -> None:
+    """Lines that were lost may have been the evidence, the last ones too."""
+    outcome = await _run([running(), *told, serve(FakeServer())])
     assert "the log has gaps" in outcome.result.flags
 
 
