@@ -107,7 +107,8 @@ class Change:
 class LogChunk:
     """Log bytes of whole lines; `gap` says that lines before them, or the last lines of all, were lost.
 
-    Without data, `unreadable` says why the log cannot be read at present; None, that it can be again.
+    Without data, `unreadable` says why the log cannot be read at present; None, that it can be again, or that a line
+    grew which has no end yet.
     """
 
     data: bytes

@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import aiohttp
 
@@ -35,6 +36,7 @@ class _Position:
         self._seen: Counter[_Key] = Counter()
         self._expected: Counter[_Key] = Counter()
         self._overlapped = True
+        self._unfinished_size = 0
 
     def resume(self) -> None:
         """Prepare for a new stream that repeats the lines of the last second."""
@@ -50,6 +52,18 @@ class _Position:
     def repeated(self) -> bool:
         """Say whether the stream sent all lines of the last second again: one that was cut short did not."""
         return not +self._expected
+
+    @property
+    def past(self) -> bool:
+        """Say whether the stream is behind the last line that was read."""
+        return self._overlapped
+
+    def grew(self, unfinished_size: int) -> bool:
+        """Say whether a line without its end has grown, however often streams repeat it."""
+        if not self.past or unfinished_size <= self._unfinished_size:
+            return False
+        self._unfinished_size = unfinished_size
+        return True
 
     def take(self, stamp: str, text: bytes) -> LogChunk | None:
         """Return the line when it is new, None when it was given before.
@@ -68,6 +82,7 @@ class _Position:
             self._seen.clear()
         self._seen[key] += 1
         self._last_line = key
+        self._unfinished_size = 0
         return LogChunk(text + b"\n", gap=gap)
 
 
@@ -77,7 +92,8 @@ async def follow_log(
     """Yield the log until the container has finished and all was read; a clean end of a stream proves nothing.
 
     A stream that is silent for `idle_seconds` is opened anew: its node may be gone without a word.
-    While it cannot be read, a chunk without data says so in `unreadable`, and an empty one that it can be again.
+    While it cannot be read, a chunk without data says so in `unreadable`, and an empty one that it can be again, or
+    that a line grew which has no end yet, as a progress bar's.
     Where nobody can be sure that the end was read, the last chunk is a gap.
     """
     position, failures, unreadable = _Position(), 0, False
@@ -96,11 +112,15 @@ async def follow_log(
                 if unreadable:
                     unreadable = False
                     yield LogChunk(b"")
-                async for stamp, text, ended in _lines(_chunks(reply.content, _never if last_pass else finished)):
+                async for line in _lines(_chunks(reply.content, _never if last_pass else finished)):
+                    rest = b"" if line.ended or not position.past else line.text
+                    if not line.ended:
+                        if position.grew(line.size):
+                            failures = 0
+                            yield LogChunk(b"")
+                        continue
                     failures = 0
-                    if not ended:
-                        rest = text if position.repeated else b""  # else it is the half of a line that was read
-                    elif (chunk := position.take(stamp, text)) is not None:
+                    if (chunk := position.take(line.stamp, line.text)) is not None:
                         more, tail = True, b""
                         yield chunk
             complete = True
@@ -160,17 +180,31 @@ def _utc_second(stamp: str) -> str | None:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, bytes, bool]]:
-    """Cut a stream with time stamps into lines of at most 64 KiB; the last one may not have ended yet."""
-    rest = bytearray()
+class _Line(NamedTuple):
+    stamp: str
+    text: bytes
+    size: int  # in bytes so far, of which at most 64 KiB are kept
+    ended: bool
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[_Line]:
+    """Cut a stream with time stamps into lines; one that has no end yet comes again and again as it grows."""
+    rest, size = bytearray(), 0
     async for chunk in chunks:
         *lines, tail = chunk.split(b"\n")
         for line in lines:
             rest += line[: max(0, MAX_LINE_BYTES - len(rest))]
-            stamp, _, text = bytes(rest).partition(b" ")
+            yield _line(rest, size + len(line), ended=True)
             rest.clear()
-            yield stamp.decode("ascii", "replace"), text, True
+            size = 0
         rest += tail[: max(0, MAX_LINE_BYTES - len(rest))]
+        size += len(tail)
+        if not lines:
+            yield _line(rest, size, ended=False)
     if rest:
-        stamp, _, text = bytes(rest).partition(b" ")
-        yield stamp.decode("ascii", "replace"), text, False
+        yield _line(rest, size, ended=False)
+
+
+def _line(kept: bytearray, size: int, *, ended: bool) -> _Line:
+    stamp, _, text = bytes(kept).partition(b" ")
+    return _Line(stamp.decode("ascii", "replace"), text, size, ended)
