@@ -16,7 +16,7 @@ from orchestrator.errors import KprofError
 from orchestrator.matrix.point import Point
 from orchestrator.profile.clock import PointClock
 from orchestrator.profile.evidence import LogEvidence
-from orchestrator.profile.observation import Observation
+from orchestrator.profile.observation import LAST_LINE_BYTES, Observation
 from orchestrator.profile.pod_failures import PodTrouble, pod_trouble
 from orchestrator.profile.probing import Probing
 from orchestrator.profile.queueing import TICK_SECONDS, Progress, Queueing
@@ -227,7 +227,7 @@ class PointRun:
             self._seen.evidence.add(chunk.data)
             lines = chunk.data.rstrip().rsplit(b"\n", 1)
             if lines[-1].strip():
-                self._seen.last_line = lines[-1][:300].decode("utf-8", "replace")
+                self._seen.last_bytes = lines[-1][:LAST_LINE_BYTES]
             for event in self._seen.parser.feed(chunk.data):
                 if event.name == "ready":
                     self._seen.ready.set()

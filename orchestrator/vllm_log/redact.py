@@ -28,6 +28,11 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)\b(bearer|basic)[ \t]+(?!\[redacted)[A-Za-z0-9._~+/=-]{6,}"), r"\1 " + MASK),
     # https://user:password@host, https://token@host; a password may hold / and @
     (re.compile(r"://(?!\[redacted)[^\s'\"]{1,1000}@(?=[\w.\[-])"), "://" + MASK + "@"),
+    # https://user:passw, where a long line was cut; http://host:8000 has a port
+    (
+        re.compile(r"://[^\s'\"/:@\[*]{1,200}:(?!\d{1,5}(?:[/?#.,;:)\]}>|]|$)|port\b)[^\s'\"/<{}*:][^\s'\"]{0,1000}$"),
+        "://" + MASK,
+    ),
     # ?token=..., &X-Amz-Signature=...
     (
         re.compile(
@@ -62,7 +67,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"(?i)({_NAMES}{_SEPARATOR})(?!None\b|null\b|True\b|False\b|\[redacted){_VALUE}"), r"\1" + MASK),
 )
 _HINT = re.compile(
-    r"hf_|api_org|[spr]k-|gh[pousr]_|github_pat|glpat|xox|nvapi|gsk_|AIza|AKIA|ASIA|eyJ|://[^\s'\"]{1,1000}@"
+    r"hf_|api_org|[spr]k-|gh[pousr]_|github_pat|glpat|xox|nvapi|gsk_|AIza|AKIA|ASIA|eyJ|://[^\s'\"]{1,1000}(?:@|$)"
     r"|(?i:bearer|basic|token|key|secret|pass|pwd|credential|cookie|authorization|sig=|signature)"
 )
 

@@ -129,6 +129,7 @@ HOSTILE = {
     "dots": "'a.' * 20000 + '://'",
     "words": "'x' * 40000 + 'key'",
     "schemes": "'a://' * 10000",
+    "addresses": "'://ab:c' * 6000 + ' '",
     "flags": "'--api-key ' * 4000",
     "lists": "'api_key=[' * 4000",
     "web tokens": "'eyJ' * 14000",
