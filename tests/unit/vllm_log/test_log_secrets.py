@@ -89,3 +89,9 @@ def test_evidence_is_redacted_before_it_is_cut() -> None:
         assert found.failure is not None
         assert "minio:" not in found.failure.evidence.line
         assert found.failure.evidence.line.endswith(" [cut]")
+
+
+def test_a_key_that_stands_behind_its_name_is_taken_out() -> None:
+    """As `env` and netrc print it, without a sign between them."""
+    key = "0123456789abcdef" * 2 + "01234567"
+    assert redact(f"WANDB_API_KEY {key} is used") == "WANDB_API_KEY [redacted] is used"
