@@ -136,7 +136,7 @@ async def follow_log(
             doubts -= 1
             # A clean end proves nothing here either: the last read is the one that repeats the end and adds nothing.
             sure = position.repeated and not more and rest == tail
-            tail = rest
+            tail = max(tail, rest, key=len)  # such a line only grows: a shorter one was cut
             if sure or not doubts:
                 if tail or not sure:
                     yield LogChunk(tail, gap=not sure)

@@ -118,4 +118,5 @@ async def test_a_last_line_without_a_line_feed_comes_once() -> None:
     whole, half = TEN[1], TEN[1][:-4]
     assert await _read([TEN[0], half], [TEN[0], whole], ended=lambda _opened: True) == _Read(_text([TEN[0], whole]))
     assert await _read([TEN[0], half], ended=lambda _opened: True) == _Read(_text([TEN[0], half]))
+    assert await _read([TEN[0], half], TEN[:1], ended=lambda _opened: True) == _Read(_text([TEN[0], half]), [1])
     assert await _read([TEN[0], half], NOT_FOUND, ended=lambda _opened: True) == _Read(_text([TEN[0], half]), [1])
