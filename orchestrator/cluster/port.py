@@ -105,9 +105,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """Log bytes of whole lines; `gap` says that lines before them were lost.
+    """Log bytes of whole lines; `gap` says that lines before them, or the last lines of all, were lost.
 
-    Without data, `unreadable` says why the log cannot be read at present; None, that it can be again.
+    Without data, `unreadable` says why the log cannot be read at present; None, that it can be again, or that a line
+    grew which has no end yet.
     """
 
     data: bytes

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from orchestrator.profile.evidence import LogEvidence
 from orchestrator.profile.pod_failures import PodTrouble
 from orchestrator.profile.result import IdleMetrics, LiveCheck
-from orchestrator.vllm_log import LogParser
+from orchestrator.vllm_log import LogParser, redact
+
+LAST_LINE_BYTES = 16 << 10
+LAST_LINE_CHARACTERS = 300
 
 
 @dataclass(slots=True)
@@ -17,7 +20,7 @@ class Observation:
     evidence: LogEvidence = field(default_factory=LogEvidence)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     failing: asyncio.Event = field(default_factory=asyncio.Event)
-    last_line: str = ""
+    last_bytes: bytes = b""
     last_progress: float = 0.0
     unreadable: str | None = None  # why the log cannot be read at present
     unreadable_since: float = 0.0
@@ -26,3 +29,8 @@ class Observation:
     idle: IdleMetrics | None = None
     live: LiveCheck | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def last_line(self) -> str:
+        """Return the beginning of the last line; redacted before it is cut, since half a secret looks like none."""
+        return redact(self.last_bytes.decode("utf-8", "replace"))[:LAST_LINE_CHARACTERS]

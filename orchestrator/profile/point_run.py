@@ -16,7 +16,7 @@ from orchestrator.errors import KprofError
 from orchestrator.matrix.point import Point
 from orchestrator.profile.clock import PointClock
 from orchestrator.profile.evidence import LogEvidence
-from orchestrator.profile.observation import Observation
+from orchestrator.profile.observation import LAST_LINE_BYTES, Observation
 from orchestrator.profile.pod_failures import PodTrouble, pod_trouble
 from orchestrator.profile.probing import Probing
 from orchestrator.profile.queueing import TICK_SECONDS, Progress, Queueing
@@ -136,18 +136,26 @@ class PointRun:
                 await Probing(self._cluster, self._watch, self._point, self._clock, self._seen).run(pod)
                 self._seen.seconds["probe"] = clock() - begin
             if self._ended(pod):
-                await self._drain(reader)
+                await self._drain(pod, reader)
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _drain(self, reader: asyncio.Task[None]) -> None:
-        """Wait for the last lines; those that do not come in time are a gap."""
-        begin = self._clock()
+    async def _drain(self, pod: PodSnapshot, reader: asyncio.Task[None]) -> None:
+        """Wait for the last lines; those that do not come in time are a gap.
+
+        They may hold the cause, so a refused log is waited for as long as that of a container that runs.
+        """
+        begin = readable_since = self._clock()
         while not reader.done():
             await asyncio.wait({reader}, timeout=TICK_SECONDS)
-            if self._clock() - begin > LOG_DRAIN_SECONDS:
+            now = self._clock()
+            if self._seen.unreadable is not None:
+                readable_since = now
+            lost = self._node_lost(pod, begin)
+            if lost is not None or now - readable_since > LOG_DRAIN_SECONDS:
                 self._seen.gaps += 1
+                self._seen.trouble = self._seen.trouble or lost
                 return
         reader.result()
 
@@ -171,7 +179,7 @@ class PointRun:
                 failing_since = failing_since or clock()
                 if clock() - failing_since > DEATH_GRACE_SECONDS:
                     return
-            if (lost := self._node_lost(now)) is not None:
+            if (lost := self._node_lost(now, self._seen.unreadable_since)) is not None:
                 self._seen.trouble = lost
                 return
             waited = clock() - begin
@@ -186,10 +194,9 @@ class PointRun:
                 return
             await self._wait_any(pod, now)
 
-    def _node_lost(self, pod: PodSnapshot) -> PodTrouble | None:
+    def _node_lost(self, pod: PodSnapshot, since: float) -> PodTrouble | None:
         """Judge a node by its kubelet: when it does not give out the log for long, the pod's phase means nothing."""
-        words = self._seen.unreadable
-        silent = self._clock() - self._seen.unreadable_since
+        words, silent = self._seen.unreadable, self._clock() - since
         if words is None or silent < NODE_LOST_SECONDS:
             return None
         return PodTrouble("pod.node_lost", f"node {pod.node} gave out no log for {silent:.0f} s: {words}")
@@ -215,15 +222,14 @@ class PointRun:
             if chunk.unreadable is not None and self._seen.unreadable is None:
                 self._seen.unreadable_since = self._clock()
             self._seen.unreadable = chunk.unreadable
-            if not chunk.data:
-                self._seen.last_progress = self._clock()
-                continue
             self._seen.gaps += chunk.gap
-            self._seen.evidence.add(chunk.data)
             self._seen.last_progress = self._clock()
+            if not chunk.data:
+                continue
+            self._seen.evidence.add(chunk.data)
             lines = chunk.data.rstrip().rsplit(b"\n", 1)
             if lines[-1].strip():
-                self._seen.last_line = lines[-1][:300].decode("utf-8", "replace")
+                self._seen.last_bytes = lines[-1][:LAST_LINE_BYTES]
             for event in self._seen.parser.feed(chunk.data):
                 if event.name == "ready":
                     self._seen.ready.set()

@@ -18,6 +18,8 @@ DEFAULT_ROOM_TOKENS = 8000  # for a server that does not tell its max_model_len
 SAMPLES_WANTED = 3
 REQUESTS = 8  # a small model may be through a request before /metrics was read once
 REQUEST_SECONDS = 120.0
+REFUSAL_BYTES = 16 << 10  # redacted before the words are cut
+REFUSAL_CHARACTERS = 2048
 # Token ids that every vocabulary has; the prompt differs from block to block, so that no prefix is shared.
 _FIRST_TOKEN, _TOKENS = 10, 200
 
@@ -130,7 +132,8 @@ class Probe:
             answer = await reply.body()
             if reply.status == 200:
                 return None
-            return redact(f"the server answered {reply.status}: {answer[:2048].decode('utf-8', 'replace')}")
+            words = redact(answer[:REFUSAL_BYTES].decode("utf-8", "replace"))[:REFUSAL_CHARACTERS]
+            return f"the server answered {reply.status}: {words}"
 
     async def _sample(
         self, request: asyncio.Task[str | None], idle: KvMetrics | None, prompt: int, pages: _Pages

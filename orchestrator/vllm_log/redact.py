@@ -21,13 +21,30 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(_START + r"(?:hf_|api_org_)(?![a-z]{1,30}(?![A-Za-z0-9]))[A-Za-z0-9]{8,}"), MASK),
     (re.compile(_START + r"[spr]k-[A-Za-z0-9_-]{12,}"), MASK),
     (re.compile(_START + r"(?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|nvapi-|gsk_|AIza)[A-Za-z0-9_-]{10,}"), MASK),
+    # dckr_pat_... (Docker), ya29.... (Google), npm_... and r8_... (Replicate); npm_config_ is a name
+    (re.compile(_START + r"(?:(?:dckr_[po]at_|ya29\.)[A-Za-z0-9_-]{10,}|(?:npm|r8)_[A-Za-z0-9]{20,})"), MASK),
     (re.compile(_START + r"(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
     (re.compile(_START + r"eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_.-]{8,}"), MASK),
     # Authorization: Bearer ..., to the end of its quote or line
     (re.compile(rf"(?i)(authorization{_SEPARATOR}(?:{_QUOTE})?)(?!\[redacted)[^'\"\n,}}]{{1,4000}}"), r"\1" + MASK),
     (re.compile(r"(?i)\b(bearer|basic)[ \t]+(?!\[redacted)[A-Za-z0-9._~+/=-]{6,}"), r"\1 " + MASK),
+    # {"auths": {"registry": {"auth": "dXNlcjp4"}}} of Docker; a word or a number is a setting
+    (
+        re.compile(
+            rf"({_QUOTE}auth{_QUOTE}[ \t]{{0,20}}:[ \t]{{0,20}}{_QUOTE})"
+            rf"(?![a-z_-]{{1,40}}{_QUOTE})[A-Za-z0-9+/=_-]{{8,}}"
+        ),
+        r"\1" + MASK,
+    ),
+    # -----BEGIN RSA PRIVATE KEY-----\nMIIE..., in one line, as JSON holds it
+    (re.compile(r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)(?!\[redacted)[A-Za-z0-9+/=\\ \t]{4,}"), r"\1" + MASK),
     # https://user:password@host, https://token@host; a password may hold / and @
     (re.compile(r"://(?!\[redacted)[^\s'\"]{1,1000}@(?=[\w.\[-])"), "://" + MASK + "@"),
+    # https://user:passw, where a long line was cut; http://host:8000 has a port
+    (
+        re.compile(r"://[^\s'\"/:@\[*]{1,200}:(?!\d{1,5}(?:[/?#.,;:)\]}>|]|$)|port\b)[^\s'\"/<{}*:][^\s'\"]{0,1000}$"),
+        "://" + MASK,
+    ),
     # ?token=..., &X-Amz-Signature=...
     (
         re.compile(
@@ -47,6 +64,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         r"\1" + MASK,
     ),
+    # WANDB_API_KEY 0123...
+    (re.compile(rf"(?i)({_NAMES}[ \t]{{1,20}})[0-9a-f]{{32,}}(?![\w-])"), r"\1" + MASK),
     # {'name': 'HF_TOKEN', 'value': 'x'}
     (
         re.compile(rf"(?i)({_NAMES}{_QUOTE},[ \t]{{0,20}}{_QUOTE}value{_SEPARATOR})(?!\[redacted){_VALUE}"),
@@ -61,10 +80,14 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # "api_key": "x", HF_TOKEN: x
     (re.compile(rf"(?i)({_NAMES}{_SEPARATOR})(?!None\b|null\b|True\b|False\b|\[redacted){_VALUE}"), r"\1" + MASK),
 )
-_HINT = re.compile(
-    r"hf_|api_org|[spr]k-|gh[pousr]_|github_pat|glpat|xox|nvapi|gsk_|AIza|AKIA|ASIA|eyJ|://[^\s'\"]{1,1000}@"
-    r"|(?i:bearer|basic|token|key|secret|pass|pwd|credential|cookie|authorization|sig=|signature)"
+# What a text with a secret holds, in small letters: looking for words is far faster than any pattern, and most lines
+# hold none.
+_HINTS = (
+    *("hf_", "api_org_", "sk-", "pk-", "rk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox"),
+    *("nvapi-", "gsk_", "aiza", "akia", "asia", "eyj", "dckr_", "ya29.", "npm_", "r8_", "auth", "bearer", "basic"),
+    *("token", "key", "secret", "pass", "pwd", "credential", "cookie", "sig=", "signature"),
 )
+_ADDRESS = re.compile(r"://[^\s'\"]{1,1000}(?:@|$)")
 
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]{0,40}m")
@@ -76,11 +99,16 @@ def redact(text: str) -> str:
         return "\n".join(redact(line) for line in text.split("\n"))
     # A colour glues its last letter to a word, and UTF-16 has NUL bytes between the letters.
     bare = _COLOURS.sub("", text.replace("\x00", "")) if "\x00" in text or "\x1b" in text else text
-    if not _HINT.search(bare):
+    if not _may_hold_a_secret(bare):
         return text
     if bare != text and (clean := _redacted(bare)) != bare:
         return clean
     return _redacted(text)
+
+
+def _may_hold_a_secret(text: str) -> bool:
+    small = text.lower()
+    return any(hint in small for hint in _HINTS) or ("://" in small and _ADDRESS.search(text) is not None)
 
 
 def _redacted(text: str) -> str:

@@ -49,6 +49,9 @@ WHOLE_NUMBERS = frozenset(
 )
 
 
+SHOWN_CHARACTERS = 2000
+
+
 class Evidence:
     """The line that proves a fact or a failure; lines count from 1.
 
@@ -72,8 +75,9 @@ class Evidence:
 
     @property
     def line(self) -> str:
-        """Return the line with every secret taken out."""
-        return redact(self._raw)
+        """Return the line with every secret taken out; of a longer one, 2000 characters and a note that it was cut."""
+        text = redact(self._raw)
+        return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " [cut]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ def unread_lines(raw: bytes) -> list[UnreadLine]:
             if known is not None:
                 known.count += 1
             elif len(shapes) < MOST_SHAPES:
-                shapes[shape] = UnreadLine(number, redact(record.text[:MAX_CHARACTERS]))
+                shapes[shape] = UnreadLine(number, redact(record.text)[:MAX_CHARACTERS])
     return list(shapes.values())
 
 

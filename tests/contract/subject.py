@@ -117,7 +117,8 @@ async def reading(cluster: Cluster, pod: PodSnapshot) -> AsyncIterator[Reader]:
 
     async def follow() -> None:
         async for chunk in cluster.logs(pod, final.is_set):
-            reader.chunks.append(chunk)
+            if chunk.data or chunk.gap:
+                reader.chunks.append(chunk)
         reader.ended = True
 
     async def watch_end() -> None:

@@ -1,5 +1,6 @@
 """What only the local adapter must hold: devices by number, and pods whose parents died."""
 
+import asyncio
 import dataclasses
 import os
 import secrets
@@ -42,6 +43,19 @@ async def test_two_pods_get_different_devices(cluster: LocalCluster) -> None:
         await cluster.create(printing(run, "pass", gpus=1, attempt=2))
     await cluster.close_run(run)
     assert await cluster.free_devices("nvidia.com/gpu") == 4
+
+
+async def test_a_line_that_grows_is_progress(cluster: LocalCluster) -> None:
+    """A progress bar without line feeds shows that the process goes on, long before its line is whole."""
+    run = secrets.token_hex(4)
+    bar = "import time\nfor part in range(6000):\n    print('#', end='', flush=True)\n    time.sleep(0.1)"
+    pod = await cluster.create(printing(run, bar))
+    await until_started(cluster, pod)
+    async with asyncio.timeout(20):
+        async for chunk in cluster.logs(pod, lambda: False):
+            assert chunk.data == b""
+            break
+    await cluster.close_run(run)
 
 
 async def test_a_pod_survives_the_kprof_that_started_it(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from orchestrator.profile.point_run import NODE_LOST_SECONDS
 from tests.e2e.waiting import eventually
-from tests.fakes.cluster import SIMULATOR_LOG
+from tests.fakes.cluster import NO_ROOM_LOG, SIMULATOR_LOG
 from tests.faults.calls import Call
 from tests.faults.faults import Fault, refusal
-from tests.faults.kubelet import PodPlay
+from tests.faults.kubelet import PodPlay, Script
 from tests.faults.scripts import be_ready, serving
 from tests.faults.sweeping import LIMITS, Bench, on_bench
 
@@ -122,6 +122,64 @@ def test_fault_09_a_kubelet_that_stays_away(tmp_path: Path) -> None:
         assert bench.server.left() == []
 
     on_bench(tmp_path, work, factor=FAST)
+
+
+def _dying(gate: _Gate) -> Script:
+    """Load a model until let go, and then find no room for the KV cache."""
+
+    async def script(pod: PodPlay) -> None:
+        pod.run()
+        pod.say(SIMULATOR_LOG)
+        await gate.go.wait()
+        pod.say(NO_ROOM_LOG)
+        pod.exit(1)
+        await pod.forever()
+
+    return script
+
+
+@pytest.mark.fault(9, "P(kv.no_room)")
+def test_fault_09_a_kubelet_that_keeps_the_last_lines_back(tmp_path: Path) -> None:
+    """Waits for the last lines of a container that ended while its log is refused, since they hold the cause."""
+    gate = _Gate()
+
+    async def work(bench: Bench) -> None:
+        sweeping = asyncio.create_task(bench.sweep())
+        await bench.until_read()
+        with bench.server.faults.during(_no_kubelet()):
+            bench.server.break_connections()
+            await asyncio.sleep(10)
+            gate.go.set()
+            await asyncio.sleep(NODE_LOST_SECONDS * 2 / 3)
+        (result,) = await sweeping
+        assert (result.failure_kind, result.attempt) == ("kv.no_room", 0)
+        assert "the log has gaps" not in result.document["flags"]
+
+    on_bench(tmp_path, work, script=_dying(gate), factor=FAST)
+
+
+@pytest.mark.fault(9, "P(pod.node_lost)")
+def test_fault_09_a_kubelet_that_never_gives_out_the_last_lines(tmp_path: Path) -> None:
+    """Blames the node, not the configuration, for an end whose last lines nobody could read, and tries once more."""
+    gate = _Gate()
+
+    async def work(bench: Bench) -> None:
+        sweeping = asyncio.create_task(bench.sweep())
+        await bench.until_read()
+        bench.server.faults.add(_no_kubelet())
+        bench.server.break_connections()
+        await asyncio.sleep(10)
+        gate.go.set()
+        await sweeping
+        first, second = bench.server.asked("POST", "/pods")
+        assert second.seconds - first.seconds >= NODE_LOST_SECONDS
+        kind, line = bench.failure()
+        assert kind == "pod.node_lost"
+        assert "gave out no log for" in line
+        (result,) = bench.results()
+        assert "the log has gaps" in result.document["flags"]
+
+    on_bench(tmp_path, work, script=_dying(gate), factor=FAST)
 
 
 @pytest.mark.fault(10, "R")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.fakes.cluster import SIMULATOR_LOG
 from tests.faults.kubelet import PodPlay
+from tests.faults.reading import RUNTIME_BYTES
 from tests.faults.scripts import be_ready, serving
 from tests.faults.sweeping import LIMITS, Bench, on_bench
 
@@ -32,6 +33,52 @@ def test_fault_40_a_download_that_takes_long(tmp_path: Path) -> None:
         (result,) = await bench.sweep()
         assert result.failure_kind is None
         assert result.document["seconds"]["startup"] > STALL_SECONDS
+
+    on_bench(tmp_path, work, script=script, timeouts=LIMITS | {"stallSeconds": STALL_SECONDS})
+
+
+def _without_line_feeds(pod: PodPlay, percent: int) -> None:
+    pod.say(b"\rmodel-00001.safetensors: %d%%" % percent + b"#" * RUNTIME_BYTES)
+
+
+@pytest.mark.fault(40, "W")
+def test_fault_40_a_bar_without_line_feeds(tmp_path: Path) -> None:
+    """Takes a progress bar that moves for progress, though it never ends its line."""
+
+    async def script(pod: PodPlay) -> None:
+        pod.run()
+        pod.say(SIMULATOR_LOG)
+        for percent in range(6):
+            _without_line_feeds(pod, percent)
+            await asyncio.sleep(STALL_SECONDS / 3)
+        pod.say(b"\n")
+        be_ready(pod)
+        await pod.forever()
+
+    async def work(bench: Bench) -> None:
+        (result,) = await bench.sweep()
+        assert result.failure_kind is None
+        assert result.document["seconds"]["startup"] > STALL_SECONDS
+
+    on_bench(tmp_path, work, script=script, timeouts=LIMITS | {"stallSeconds": STALL_SECONDS})
+
+
+@pytest.mark.fault(41, "P(hang)")
+def test_fault_41_a_bar_that_stops(tmp_path: Path) -> None:
+    """Records `hang` when a progress bar moves no more, though every new stream sends its unfinished line again."""
+
+    async def script(pod: PodPlay) -> None:
+        pod.run()
+        pod.say(SIMULATOR_LOG)
+        _without_line_feeds(pod, 17)
+        await pod.forever()
+
+    async def work(bench: Bench) -> None:
+        await bench.sweep()
+        kind, line = bench.failure()
+        assert kind == "hang"
+        assert "no line for 6" in line
+        assert sum(call.is_log for call in bench.server.calls) > 1
 
     on_bench(tmp_path, work, script=script, timeouts=LIMITS | {"stallSeconds": STALL_SECONDS})
 

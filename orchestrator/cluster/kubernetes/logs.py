@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import aiohttp
 
@@ -20,6 +21,8 @@ LOG_IDLE_SECONDS = 300.0
 LAST_READS = 5  # of a log whose container has ended, where one after the other is cut or a node rotates it
 LOOK_SECONDS = 5.0  # how often a silent stream looks whether its container has finished
 
+_Key = tuple[str, int]  # a line's stamp, and a sum of its text
+
 
 class _Position:
     """Where the log was read to: the last second, and its lines, which a resume sends again.
@@ -29,26 +32,48 @@ class _Position:
 
     def __init__(self) -> None:
         self.last: str | None = None
-        self._seen: Counter[tuple[str, int]] = Counter()
-        self._expected: Counter[tuple[str, int]] = Counter()
+        self._last_line: _Key | None = None
+        self._seen: Counter[_Key] = Counter()
+        self._expected: Counter[_Key] = Counter()
         self._overlapped = True
+        self._unfinished_size = 0
 
     def resume(self) -> None:
         """Prepare for a new stream that repeats the lines of the last second."""
         self._expected = Counter(self._seen)
-        self._overlapped = not self._seen
+        self._overlapped = self._last_line is None
+
+    @property
+    def begun(self) -> bool:
+        """Say whether any line was read."""
+        return self._last_line is not None
 
     @property
     def repeated(self) -> bool:
         """Say whether the stream sent all lines of the last second again: one that was cut short did not."""
         return not +self._expected
 
+    @property
+    def past(self) -> bool:
+        """Say whether the stream is behind the last line that was read."""
+        return self._overlapped
+
+    def grew(self, unfinished_size: int) -> bool:
+        """Say whether a line without its end has grown, however often streams repeat it."""
+        if not self.past or unfinished_size <= self._unfinished_size:
+            return False
+        self._unfinished_size = unfinished_size
+        return True
+
     def take(self, stamp: str, text: bytes) -> LogChunk | None:
-        """Return the line when it is new, None when it was given before; marks a gap when none was repeated."""
+        """Return the line when it is new, None when it was given before.
+
+        Marks a gap when the last line was not repeated before it: a rotation took it, or a node's clock was set back.
+        """
         key = (stamp, zlib.crc32(text))
         if self._expected[key] > 0:
             self._expected[key] -= 1
-            self._overlapped = True
+            self._overlapped |= key == self._last_line and not self._expected[key]
             return None
         gap, self._overlapped = not self._overlapped, True
         second = _utc_second(stamp)
@@ -56,6 +81,8 @@ class _Position:
             self.last = second
             self._seen.clear()
         self._seen[key] += 1
+        self._last_line = key
+        self._unfinished_size = 0
         return LogChunk(text + b"\n", gap=gap)
 
 
@@ -65,17 +92,19 @@ async def follow_log(
     """Yield the log until the container has finished and all was read; a clean end of a stream proves nothing.
 
     A stream that is silent for `idle_seconds` is opened anew: its node may be gone without a word.
-    While it cannot be read, a chunk without data says so in `unreadable`, and an empty one that it can be again.
+    While it cannot be read, a chunk without data says so in `unreadable`, and an empty one that it can be again, or
+    that a line grew which has no end yet, as a progress bar's.
+    Where nobody can be sure that the end was read, the last chunk is a gap.
     """
     position, failures, unreadable = _Position(), 0, False
-    doubts = LAST_READS
+    doubts, tail = LAST_READS, b""
     while True:
         last_pass = finished()
         position.resume()
         params = {"container": CONTAINER, "timestamps": "true", "follow": "false" if last_pass else "true"}
         if position.last is not None:
             params["sinceTime"] = position.last
-        complete, more, words = False, False, ""
+        complete, more, words, rest = False, False, "", b""
         # Logs that fell silent together are not opened anew together.
         idle = min(idle_seconds, LOG_IDLE_SECONDS) * random.uniform(0.7, 1)  # noqa: S311
         try:
@@ -83,15 +112,22 @@ async def follow_log(
                 if unreadable:
                     unreadable = False
                     yield LogChunk(b"")
-                chunks = _chunks(reply.content, _never if last_pass else finished)
-                async for stamp, text, ended in _lines(chunks, keep_tail=last_pass):
+                async for line in _lines(_chunks(reply.content, _never if last_pass else finished)):
+                    rest = b"" if line.ended or not position.past else line.text
+                    if not line.ended:
+                        if position.grew(line.size):
+                            failures = 0
+                            yield LogChunk(b"")
+                        continue
                     failures = 0
-                    if (chunk := position.take(stamp, text)) is not None:
-                        more = True
-                        yield chunk if ended else LogChunk(text, chunk.gap)
+                    if (chunk := position.take(line.stamp, line.text)) is not None:
+                        more, tail = True, b""
+                        yield chunk
             complete = True
         except ApiError as error:
             if error.code in {400, 404} and finished():
+                if tail or position.begun or error.code == 404:  # with 400, a container that never started has no log
+                    yield LogChunk(tail, gap=True)
                 return
             words = error.message or error.reason  # 401 and 403, too: a kubelet's own refusal is passed through
         except TRANSPORT_ERRORS as error:
@@ -99,7 +135,11 @@ async def follow_log(
         if complete and last_pass:
             doubts -= 1
             # A clean end proves nothing here either: the last read is the one that repeats the end and adds nothing.
-            if (position.repeated and not more) or not doubts:
+            sure = position.repeated and not more and rest == tail
+            tail = max(tail, rest, key=len)  # such a line only grows: a shorter one was cut
+            if sure or not doubts:
+                if tail or not sure:
+                    yield LogChunk(tail, gap=not sure)
                 return
         failures += 1
         if words and failures > 1:
@@ -140,17 +180,31 @@ def _utc_second(stamp: str) -> str | None:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def _lines(chunks: AsyncIterator[bytes], *, keep_tail: bool) -> AsyncIterator[tuple[str, bytes, bool]]:
-    """Cut a stream with time stamps into lines of at most 64 KiB; an unfinished tail is kept only at the very end."""
-    rest = bytearray()
+class _Line(NamedTuple):
+    stamp: str
+    text: bytes
+    size: int  # in bytes so far, of which at most 64 KiB are kept
+    ended: bool
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[_Line]:
+    """Cut a stream with time stamps into lines; one that has no end yet comes again and again as it grows."""
+    rest, size = bytearray(), 0
     async for chunk in chunks:
         *lines, tail = chunk.split(b"\n")
         for line in lines:
             rest += line[: max(0, MAX_LINE_BYTES - len(rest))]
-            stamp, _, text = bytes(rest).partition(b" ")
+            yield _line(rest, size + len(line), ended=True)
             rest.clear()
-            yield stamp.decode("ascii", "replace"), text, True
+            size = 0
         rest += tail[: max(0, MAX_LINE_BYTES - len(rest))]
-    if rest and keep_tail:
-        stamp, _, text = bytes(rest).partition(b" ")
-        yield stamp.decode("ascii", "replace"), text, False
+        size += len(tail)
+        if not lines:
+            yield _line(rest, size, ended=False)
+    if rest:
+        yield _line(rest, size, ended=False)
+
+
+def _line(kept: bytearray, size: int, *, ended: bool) -> _Line:
+    stamp, _, text = bytes(kept).partition(b" ")
+    return _Line(stamp.decode("ascii", "replace"), text, size, ended)

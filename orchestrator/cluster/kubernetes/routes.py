@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 
+from orchestrator.cluster.excerpt import excerpt
 from orchestrator.cluster.kubernetes.port_forward import PortForward
 from orchestrator.cluster.kubernetes.transport import CONNECT_SECONDS, TRANSPORT_ERRORS, Transport
 from orchestrator.cluster.port import HTTP_PORT, HttpReply, PodSnapshot, PodUnreachableError
@@ -86,7 +87,7 @@ class Routes:
                     # A Status is the API server's own word that the pod cannot be reached; anything else is the pod's.
                     data = await reply.read()
                     if _is_status(data):
-                        raise RouteClosedError(f"{method} {path}: {data[:300].decode('utf-8', 'replace')}")
+                        raise RouteClosedError(f"{method} {path}: {excerpt(data, 300)}")
                     yield HttpReply(reply.status, _once(data), dict(reply.headers))
                     return
                 yield HttpReply(reply.status, reply.content.iter_any(), dict(reply.headers))

@@ -14,6 +14,7 @@ import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from orchestrator import __version__
+from orchestrator.cluster.excerpt import excerpt
 from orchestrator.cluster.kubernetes.credentials import Credentials
 from orchestrator.cluster.kubernetes.health import Health
 from orchestrator.errors import ClusterError
@@ -332,7 +333,7 @@ def api_error(status: int, data: bytes, retry_after: str | None) -> ApiError:
         parsed = None
     if isinstance(parsed, dict) and parsed.get("kind") == "Status":
         return ApiError(status, str(parsed.get("reason") or ""), str(parsed.get("message") or ""), wait)
-    return ApiError(status, "NotAStatus", data[:200].decode("utf-8", "replace"), wait)
+    return ApiError(status, "NotAStatus", excerpt(data, 200), wait)
 
 
 def _object(data: bytes) -> Object:

@@ -290,8 +290,8 @@ class LocalCluster:
             position += len(data)
             whole, newline, tail = (rest + data).rpartition(b"\n")
             rest = tail
-            if newline:
-                yield LogChunk(whole + newline)
+            if data:
+                yield LogChunk(whole + newline)  # empty while a line grows that has no end yet
             if last and not data:
                 break
             if not data:

@@ -396,9 +396,20 @@ async def test_secrets_in_the_log_reach_neither_result_nor_evidence() -> None:
     assert b"topsecret1" not in kept
 
 
-async def test_gaps_in_the_log_are_told() -> None:
-    """Lines that were lost may have been the evidence."""
-    outcome = await _run([running(), log(READY_LOG, gap=True), serve(FakeServer())])
+@pytest.mark.parametrize("before", [270, 290, 299])
+async def test_a_secret_that_the_last_line_is_cut_within_is_not_kept(before: int) -> None:
+    """What is left of it would look like none."""
+    line = b"INFO " + b"x" * (before - 5) + b"https://minio:topsecret1@minio.example.com/models is slow\n"
+    outcome = await _run([running(), log(line), later(0.5, ended(1))])
+    assert outcome.result.failure is not None
+    assert "xxx" in outcome.result.failure.line
+    assert "minio:" not in outcome.result.failure.line
+
+
+@pytest.mark.parametrize("told", [[log(READY_LOG, gap=True)], [log(READY_LOG), log(b"", gap=True)]])
+async def test_gaps_in_the_log_are_told(told: Script) -> None:
+    """Lines that were lost may have been the evidence, the last ones too."""
+    outcome = await _run([running(), *told, serve(FakeServer())])
     assert "the log has gaps" in outcome.result.flags
 
 

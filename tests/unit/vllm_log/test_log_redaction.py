@@ -50,6 +50,13 @@ CARRIERS = [
     f"'hf_token': '{SECRET}'",
     f"hf_token='{SECRET}'",
     f"secret_key: {SECRET}",
+    f"dckr_pat_{SECRET}",
+    f"npm_{SECRET}",
+    f"r8_{SECRET}",
+    f"ya29.{SECRET}",
+    f'{{"auths":{{"r.io":{{"auth":"{SECRET}=="}}}}}}',
+    f"-----BEGIN PRIVATE KEY-----\\n{SECRET}+{SECRET}\\n-----END PRIVATE KEY-----\\n",
+    f"-----BEGIN RSA PRIVATE KEY----- {SECRET}",
 ]
 
 
@@ -88,6 +95,10 @@ def test_a_secret_does_not_survive_in_a_result(carrier: str) -> None:
         "max_tokens=16, num_tokens: 17, tokenizer='x', skip_tokenizer_init=False",
         "loaded https://huggingface.co/Qwen/Qwen3-0.6B/resolve/main/config.json",
         "Using FlashAttention backend for key: value layout",
+        "npm_config_registry is not set, npm_lifecycle_event=x, r8_g8_b8_a8_unorm",
+        "{'auth': 'disabled', \"auth\": 1}, auth: bearer_token_required",
+        "-----BEGIN PUBLIC KEY-----MIIBIjANBgkqhkiG9w0BAQEFAAOC",
+        "the secret 12 and the token 0123abcd of the block 0123456789abcdef0123456789abcdef",
     ],
 )
 def test_what_is_no_secret_stays_as_it_is(line: str) -> None:
@@ -129,6 +140,7 @@ HOSTILE = {
     "dots": "'a.' * 20000 + '://'",
     "words": "'x' * 40000 + 'key'",
     "schemes": "'a://' * 10000",
+    "addresses": "'://ab:c' * 6000 + ' '",
     "flags": "'--api-key ' * 4000",
     "lists": "'api_key=[' * 4000",
     "web tokens": "'eyJ' * 14000",
