@@ -137,11 +137,15 @@ class _Stop:
                 task.cancel()
             _say("stopping: deleting what was started (once more: leave it and stop at once)")
 
+        def hung_up() -> None:
+            if not self.asked:  # a terminal that goes away sends it twice: by its shell, and by the kernel
+                asked()
+
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, asked)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            loop.add_signal_handler(signal.SIGHUP, asked)
+            loop.add_signal_handler(signal.SIGHUP, hung_up)
 
 
 async def _open_cluster(options: SweepOptions, stack: AsyncExitStack, *, queued: bool) -> Cluster:

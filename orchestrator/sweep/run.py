@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cluster.manifest import Simulation, avoiding, pod_name, render_pod
-from orchestrator.cluster.port import Cluster, PodManifest, PodSnapshot, PodStuckError
+from orchestrator.cluster.port import SPEC_LABEL, Cluster, PodManifest, PodSnapshot, PodStuckError
 from orchestrator.cluster.uninterrupted import uninterrupted
 from orchestrator.cluster.watch import PodWatch
 from orchestrator.errors import ClusterError, KprofError, RunDrivenError, UsageError
@@ -129,7 +129,7 @@ class Sweep:
                 self.left_behind = await uninterrupted(self._cluster.close_run(run.id))
         if self._stopped is not None:
             raise ClusterError(self._stopped, remedy="mend it, then run the same command: it goes on from here")
-        self._finish(run)
+        await self._finish(run)
 
     def _refuse_too_large(self, points: Sequence[Point]) -> None:
         limit = self._limits.max_gpus
@@ -140,9 +140,9 @@ class Sweep:
                     remedy="raise --max-gpus, or leave the point out with --only",
                 )
 
-    def _finish(self, run: RunRecord) -> None:
+    async def _finish(self, run: RunRecord) -> None:
         if run.finished_at is None and not self.remaining(run, self._matrix.points):
-            self._store.finish_run(run.id)
+            await patiently(lambda: self._store.finish_run(run.id))
 
     def _attempt(self, run: RunRecord, point: Point) -> int:
         return self._store.next_attempt(run.id, point.hash)
@@ -161,11 +161,16 @@ class Sweep:
         leaving = [pod for pod in there if pod.name in names and pod.deleting]
         leaving += await self._deleted([pod for pod in there if pod.name not in names])
         of = {names[pod.name]: pod for pod in there if pod.name in names and not pod.deleting}
-        ended = [point for point in waiting if point.hash in of and of[point.hash].finished]
+        ended = [point for point in waiting if point.hash in of and self._ended(of[point.hash], point, run)]
         going = [point for point in waiting if point.hash in of and point not in ended]
         kept = startable(going, [], {}, self._limits, devices_of(leaving, self._matrix.points))
         await self._deleted([of[point.hash] for point in going if point not in kept])
         return kept + ended
+
+    def _ended(self, pod: PodSnapshot, point: Point, run: RunRecord) -> bool:
+        """Say whether a pod has ended that will be read as it is; one of another specification will be made anew."""
+        manifest = self._manifest(point, run, self._attempt(run, point))
+        return pod.finished and pod.labels.get(SPEC_LABEL) == manifest.labels[SPEC_LABEL]
 
     async def _deleted(self, pods: Sequence[PodSnapshot]) -> list[PodSnapshot]:
         """Delete pods and return those that do not go away."""

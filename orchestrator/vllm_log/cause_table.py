@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Texts of one kind; `before` and `after` are regular expressions that must hold around each of them."""
+    """Texts of one kind; `before` and `after` are regular expressions that must hold around each of them.
+
+    A `weak` row is no proof while something better is there; a `hint` is weaker still: start-ups live through most.
+    """
 
     kind: str
     texts: tuple[str, ...]
@@ -14,11 +17,12 @@ class Row:
     after: str = ""
     needle: str | None = None
     remedy: str | None = None
+    hint: bool = False
 
 
 # The name of an exception, behind which its message stands; warnings say much of the same, and are harmless.
-_RAISED = r"^(?:[\w.]{1,100}\.)?[A-Z]\w{0,60}(?:Error|Exception): .{0,300}?"
-_IMAGE = "use an image that holds what the line names, in the version that this vLLM needs"
+RAISED = r"^(?:[\w.]{1,100}\.)?[A-Z]\w{0,60}(?:Error|Exception): .{0,300}?"
+_RAY_MEMORY = "raise the memory of the node or the pod: Ray ends tasks before the host has none left"
 _DOWNLOAD = "download the model's files again: one of them is damaged"
 
 TABLE: tuple[Row, ...] = (
@@ -76,8 +80,16 @@ TABLE: tuple[Row, ...] = (
     # --- accelerator out of memory; Ray has an exception of that name for the host's
     Row(
         "host.oom",
-        ("ray.exceptions.OutOfMemoryError", "node running low on memory", "exceeds the memory usage threshold of"),
-        remedy="raise the memory of the node or the pod: Ray ends tasks before the host has none left",
+        ("ray.exceptions.OutOfMemoryError",),
+        remedy=_RAY_MEMORY,
+    ),
+    # Of any task of that node.
+    Row(
+        "host.oom",
+        ("node running low on memory", "exceeds the memory usage threshold of"),
+        weak=True,
+        hint=True,
+        remedy=_RAY_MEMORY,
     ),
     Row("oom.warmup", ("out of memory occurred when warming up",)),
     Row("oom.load", ("Failed to load model - not enough GPU memory",)),
@@ -183,7 +195,12 @@ TABLE: tuple[Row, ...] = (
             "invalid tool call parser",
         ),
     ),
-    Row("config.argument", ("is greater than max_lora_rank",), remedy="raise --max-lora-rank to what the line names"),
+    Row(
+        "config.argument",
+        ("is greater than max_lora_rank",),
+        weak=True,
+        remedy="raise --max-lora-rank to what the line names",
+    ),
     Row(
         "config.argument",
         ("VLLM_PORT",),
@@ -191,10 +208,13 @@ TABLE: tuple[Row, ...] = (
         remedy="rename the Service called vllm, or set enableServiceLinks: false: Kubernetes puts its address into "
         "VLLM_PORT",
     ),
-    # Triton's autotuning tries kernels that need too much; only the message of this one is fatal.
+    # Triton's autotuning tries kernels that need too much, and goes on when one of them fits.
+    Row("config.unsupported", ("NoTritonConfigsError: ",), weak=True),
     Row(
         "config.unsupported",
         ("OutOfResources: out of resource: shared memory",),
+        weak=True,
+        hint=True,
         remedy="the device has less shared memory than the kernel asks for: use another attention backend or model",
     ),
     Row(
@@ -281,7 +301,20 @@ TABLE: tuple[Row, ...] = (
         remedy=_DOWNLOAD,
     ),
     # Only a sign: it ends in the words below when the hub cannot be reached, but the next try may reach it.
-    Row("model.unreachable", ("thrown while requesting HEAD http", "thrown while requesting GET http"), weak=True),
+    Row(
+        "model.unreachable",
+        ("thrown while requesting HEAD http", "thrown while requesting GET http"),
+        weak=True,
+        hint=True,
+    ),
+    Row(
+        "model.unreachable",
+        ("429 Client Error", "500 Server Error", "502 Server Error", "503 Server Error", "504 Server Error"),
+        weak=True,
+        hint=True,
+        before=RAISED,
+        after=r".{0,500}?(?:huggingface|hf\.co|hf-mirror|modelscope)",
+    ),
     Row(
         "model.missing",
         (
@@ -290,7 +323,6 @@ TABLE: tuple[Row, ...] = (
             "Can't load the configuration of",
             "Can't load feature extractor for",
         ),
-        weak=True,
     ),
     Row(
         "model.unreachable",
@@ -302,17 +334,19 @@ TABLE: tuple[Row, ...] = (
             "MaxRetryError",
             "outgoing traffic has been disabled",
             "offline mode is enabled",
-            "429 Client Error",
-            "500 Server Error",
-            "502 Server Error",
-            "503 Server Error",
-            "504 Server Error",
             "Failed to resolve '",
         ),
     ),
     Row("model.unreachable", ("Name or service not known",), after=r".*huggingface"),
     # --- communication
-    Row("comm.failure", ("Cannot allocate memory", "No space left on device"), before=r"NCCL WARN .{0,300}?"),
+    # NCCL warns of much that it does without.
+    Row(
+        "comm.failure",
+        ("NCCL WARN {*}Cannot allocate memory", "NCCL WARN {*}No space left on device"),
+        weak=True,
+        hint=True,
+        needle="NCCL WARN ",
+    ),
     Row("comm.failure", ("NCCL error", "NCCL Error"), after=r"(?: in| \d+)?:? (?!\{)"),
     Row(
         "comm.failure",
@@ -339,56 +373,4 @@ TABLE: tuple[Row, ...] = (
     ),
     Row("host.oom", ("MemoryError",), before=r"(?:^|[\s:])", after=r"\s*$"),
     Row("pod.image", ("ErrImagePull", "ImagePullBackOff", "Failed to pull image")),
-    Row("host.oom", ("died unexpectedly (exit code: -9)", "worker died (-9)"), weak=True),
-    Row(
-        "hang",
-        (
-            "Timed out waiting for engine core processes to start",
-            "RPC call to {w} timed out",
-            "Did not receive response from front-end process within",
-        ),
-        weak=True,
-    ),
-    Row(
-        "engine.died",
-        ("ddress already in use",),
-        weak=True,
-        remedy="another server listens there: stop it, or use another --port",
-    ),
-    Row("engine.died", ("No space left on device",), weak=True, remedy="give the pod more disk, or a larger /dev/shm"),
-    Row("engine.died", ("Fatal Python error: ", "Segfault encountered"), weak=True),
-    Row("config.unsupported", ("NotImplementedError: ",), weak=True, after=r"(?!\s*$)"),
-    Row(
-        "config.argument",
-        ("Valid options are", "Expected one of [", "chose from {", "choose from", "cannot be used with --"),
-        weak=True,
-        before=_RAISED,
-    ),
-    Row(
-        "config.unsupported",
-        ("not supported", "not support ", "only supports ", "only supported ", "does not support"),
-        weak=True,
-        before=_RAISED,
-    ),
-    Row("config.unsupported", ("are supported",), weak=True, before=_RAISED + r"\b[Oo]nly .{0,100}?"),
-    Row(
-        "config.unsupported",
-        ("ImportError: ", "ModuleNotFoundError: "),
-        weak=True,
-        before="^",
-        remedy=_IMAGE,
-    ),
-    Row("config.unsupported", ("Failed to find C compiler", "'ninja'"), weak=True, before=_RAISED, remedy=_IMAGE),
-    Row(
-        "config.unsupported",
-        ("Value error, ",),
-        weak=True,
-        before=r"^\s*",
-        after=r".*(?:quantiz|checkpoint|rchitectur)",
-    ),
-    Row("unknown", ("CUDA error: ", "HIP error: "), weak=True, before=r"^\s*"),
-    Row("config.argument", ("Value error, ",), weak=True, after=r"(?!\{)", before=r"^\s*"),
-    Row("config.argument", ("Input should be", "Unexpected keyword argument"), weak=True, after=r".* ?\[type="),
-    Row("interrupted", ("KeyboardInterrupt", "SIGTERM", "Received signal 2", "Received signal 15"), weak=True),
-    Row("interrupted", ("terminated by signal",), weak=True),
 )

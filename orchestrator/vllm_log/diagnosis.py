@@ -34,7 +34,7 @@ class _Sign:
     """A failure as it was found; its rank is known only once the process has told its name.
 
     `open` says that the stage of an out-of-memory error was guessed, and that a traceback may still tell it. `warned`
-    says that it was only a warning. `remedy` is the cause's own advice.
+    says that it was only a warning, or a hint. `remedy` is the cause's own advice.
     """
 
     kind: str
@@ -77,7 +77,8 @@ class Diagnosis:
     @property
     def failed(self) -> bool:
         """Say whether the log shows that the start-up ended."""
-        return any((self._strong, self._weak, self._exception, self._death, self._ended))
+        weak = self._weak if self._weak is not None and not self._weak.warned else None
+        return any((self._strong, weak, self._exception, self._death, self._ended))
 
     def came_up(self) -> None:
         """Note that the server is ready: whatever looked like a failure until now was none."""
@@ -160,7 +161,7 @@ class Diagnosis:
 
     def _found(self, cause: Cause, numbers: dict[str, float], line: Line) -> str | None:
         # A warning may turn out harmless, whatever it says.
-        warned = line.level == "WARNING"
+        warned = cause.hint or line.level == "WARNING"
         weak = cause.weak or warned
         if weak and self._weak is not None and (warned or not self._weak.warned):
             return None
@@ -192,7 +193,8 @@ class Diagnosis:
             self._weak = sign
         else:
             self._strong = sign
-        return kind
+        # What is not sure is told at the end: whoever listens would give a start-up up that may go on.
+        return kind if not weak or kind == "interrupted" else None
 
     def _refine(self, cause: Cause, told: Stage | None) -> None:
         """Settle the stage of an out-of-memory error that is known already: V0 prints the message before the frames."""
@@ -216,6 +218,9 @@ class Diagnosis:
         if self._up:
             return self._strong or (None if signal or self._ended is None else self._exception or self._ended)
         strong = self._strong
+        if strong is not None and self._weak is not None and self._weak.kind == "model.unreachable":
+            # What cannot be loaded because the hub is away is told as if its name were wrong.
+            strong = self._weak if strong.kind == "model.missing" and "Can't load" in strong.proof.line else strong
         if strong is not None and signal is not None and strong.kind.startswith(_AFTER_A_SIGNAL):
             strong = strong if strong.proof.line_number < signal.proof.line_number else signal
         if strong is not None or up:

@@ -23,7 +23,8 @@ _HEAD = re.compile(
 )
 # Before the words of a line without a head: torchrun's rank, docker compose's name, a time, journald's unit.
 _WRAPPER = re.compile(
-    r"\s{0,8}(?:\[(?:default\d{1,4}\]:\[)?rank\d{1,6}\]: ?|[\w.\-]{1,60} {1,30}\| |"
+    r"\s{0,8}(?:\[(?:default\d{1,4}\]:\[)?rank\d{1,6}\]: ?|"
+    r"(?=[\w.\-]{0,60}(?:vllm|engine))[\w.\-]{1,60} {1,30}\| |"
     r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+\-]\d\d:?\d\d)?\]? (?:\| )?|"
     r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,80} [\w.\-@]{1,60}\[\d{1,10}\]: )"
 )

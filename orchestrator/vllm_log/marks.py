@@ -103,7 +103,7 @@ NEEDLES: dict[Mark, tuple[str, ...]] = {
         "MQLLMEngine is already dead",
         "Error: Engine process (pid",
         "Error('Engine process (pid",
-        "subprocess.CalledProcessError: ",
+        "'vllm.model_executor.models.registry']' returned",
         "Error raised in subprocess",
         "Worker failed with error '',",
     ),
@@ -164,8 +164,9 @@ FRAME = re.compile(r"File \"[^\"]{1,1000}\", line \d{1,9}, in (\w{1,200})")
 EXCEPTION = re.compile(r"^(?:[\w.]{1,100}\.)?(?:[A-Z]\w{0,60}(?:Error|Exception)|Exception)\b(?::|\(|\s*$)")
 # What goes wrong in start-ups that go on: tries that are repeated, helpers that are started again.
 HARMLESS = re.compile(
-    r"Error retrieving safetensors|resource_tracker: process died unexpectedly|No valid triton configs|"
-    r"OutOfMemoryError: out of resource: |, retrying (?:in )?\d"
+    r"Error retrieving safetensors|resource_tracker: process died unexpectedly|, retrying (?:in )?\d|"
+    r"sys\.meta_path is None|^(?!.{0,500}NoTritonConfigsError).{0,500}?"
+    r"(?:No valid triton configs|OutOfMemoryError: out of resource: )"
 )
 QUOTED_SOURCE = re.compile(
     r"^\s*(?:raise |f?\"|f?'(?!.{1,2000}' thrown while requesting )|logger\.|msg = |\^)|\{[a-z_.]+!?r?\}|%[sd]\b"

@@ -42,7 +42,10 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"://(?!\[redacted)[^\s'\"]{1,1000}@(?=[\w.\[-])"), "://" + MASK + "@"),
     # https://user:passw, where a long line was cut; http://host:8000 has a port
     (
-        re.compile(r"://[^\s'\"/:@\[*]{1,200}:(?!\d{1,5}(?:[/?#.,;:)\]}>|]|$)|port\b)[^\s'\"/<{}*:][^\s'\"]{0,1000}$"),
+        re.compile(
+            r"(?<!docker)(?<!oci)(?<!ssh)(?<!git)://[^\s'\"/:@\[*]{1,200}:"
+            r"(?!\d{1,5}(?:[/?#.,;:)\]}>|\x1b\\-]|$)|port\b|latest\b)[^\s'\"/<{}*:$][^\s'\"]{0,1000}$"
+        ),
         "://" + MASK,
     ),
     # ?token=..., &X-Amz-Signature=...
@@ -87,7 +90,7 @@ _HINTS = (
     *("nvapi-", "gsk_", "aiza", "akia", "asia", "eyj", "dckr_", "ya29.", "npm_", "r8_", "auth", "bearer", "basic"),
     *("token", "key", "secret", "pass", "pwd", "credential", "cookie", "sig=", "signature"),
 )
-_ADDRESS = re.compile(r"://[^\s'\"]{1,1000}(?:@|$)")
+_LONGEST_ADDRESS = 1300
 
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]{0,40}m")
@@ -108,7 +111,10 @@ def redact(text: str) -> str:
 
 def _may_hold_a_secret(text: str) -> bool:
     small = text.lower()
-    return any(hint in small for hint in _HINTS) or ("://" in small and _ADDRESS.search(text) is not None)
+    address = small.rfind("://")
+    return any(hint in small for hint in _HINTS) or (
+        address >= 0 and ("@" in small or len(small) - address < _LONGEST_ADDRESS)
+    )
 
 
 def _redacted(text: str) -> str:

@@ -107,7 +107,7 @@ _CAUSES = (
     "memory usage threshold",
     "appears to be a URI",
 )
-_ANY_CAUSE = frozenset({"rror", "Exception: ", "NCCL WARN "})
+_ANY_CAUSE = frozenset({"rror", "Exception: "})
 
 
 def _pairs() -> Iterator[tuple[str, Rule]]:

@@ -47,6 +47,7 @@ class StartUpReader:
         self._engine_up = False
         self._engines: dict[str, str | None] = {}
         self._cores: dict[str, str] = {}
+        self._started: set[str | None] = set()
         self._began: set[tuple[str | None, str | None]] = set()
         self._settings: dict[str, Setting] = {}
         self._graph_estimate_applied: bool | None = None
@@ -103,7 +104,7 @@ class StartUpReader:
 
         Data-parallel engines and the stages of one server stand side by side, some of them under one name.
         """
-        if line.process != "EngineCore" or "[Stage-" in line.text:
+        if line.process != "EngineCore" or "[Stage-" in line.text or line.pid in self._started:
             return False
         told = (name for one in rules.wordings for name, _, _ in one.template.read(line.words))
         return any(self._ledger.tells(name, pid) for name in told)
@@ -202,6 +203,7 @@ class StartUpReader:
     def _on_engine_start(self, line: Line) -> None:
         if ENGINE_START.search(line.words) and len(self._engines) < MAX_ENGINES:
             self._engines[line.process or ""] = line.pid
+            self._started.add(line.pid)
 
     def _on_setting(self, line: Line) -> None:
         self._settings.update(read_settings(line.words))

@@ -19,7 +19,7 @@ from tests.e2e.test_e2e_errors import write_matrix
 from tests.e2e.waiting import eventually, wait_until
 from tests.fakes.cluster import SIMULATOR_LOG
 from tests.faults.background import BackgroundServer
-from tests.faults.faults import Hang, is_create, too_many_requests
+from tests.faults.faults import Hang, Slow, is_create, too_many_requests
 from tests.faults.kubelet import PodPlay
 from tests.faults.sweeping import Bench, on_bench
 
@@ -77,8 +77,12 @@ def test_fault_32_nobody_reads_any_more(
         try:
             wait_until("the log is being read", lambda: server.streams >= 2, seconds=30)
             os.close(reader)
-            process.send_signal(number)
-            assert process.wait(EXIT_SECONDS) == 130
+            with server.faults.during(Slow(lambda call: call.method == "DELETE", seconds=2.0)):
+                process.send_signal(number)
+                if number is signal.SIGHUP:
+                    wait_until("it deletes", lambda: any(call.method == "DELETE" for call in server.calls), seconds=10)
+                    process.send_signal(number)  # by the kernel, after the shell
+                assert process.wait(EXIT_SECONDS) == 130
         finally:
             process.kill()
             process.wait()

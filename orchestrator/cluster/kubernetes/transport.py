@@ -31,6 +31,7 @@ LAST_CALL_SECONDS = 1.0  # what a call gets when there is no time left
 RETRIED = frozenset({429, 500, 502, 503, 504})
 TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 MAX_RETRY_AFTER_SECONDS = 60.0
+_OBJECT = re.compile(r"(/namespaces/[^/]+/[^/]+)/[^/]+")
 _NO_RIGHT = re.compile(r"cannot \w+ resource")  # RBAC's words; admission has others
 
 # asyncio gives each TLS connection a read buffer of 256 KiB, for which it has no option; a thousand logs need no more
@@ -99,7 +100,7 @@ class Transport:
         self._host = credentials.endpoint.host
         self._route: dict[str, Any] = credentials.route()
         self._bears_refusals = True
-        self._refused_since: dict[str, float] = {}  # by method and path, until another answer
+        self._refused_since: dict[str, float] = {}  # by what was asked for, until another answer
         self.health = Health()
 
     async def __aenter__(self) -> Self:
@@ -321,7 +322,9 @@ class Transport:
 
 
 def _what(method: str, path: str) -> str:
-    return f"{method} {path}"
+    """Return what a right is given for: a verb on a kind of object, whatever the object's name."""
+    kind = _OBJECT.sub(r"\1", path)
+    return f"{method} {kind}"
 
 
 def api_error(status: int, data: bytes, retry_after: str | None) -> ApiError:

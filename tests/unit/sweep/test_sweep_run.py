@@ -425,3 +425,20 @@ async def test_repeat_does_not_wait_for_ever_for_points_the_cluster_refuses(stor
     assert (result.failure_kind or "").startswith("pod.")
     second = await _sweep(_cluster(matrix, _good()), store, matrix).prepare(matrix.points, fresh=False, repeat=True)
     assert second.id != first.id
+
+
+async def test_a_store_that_is_busy_when_all_is_done(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another kprof writes into the same store: the end of the run is written a little later."""
+    finish, busy = store.finish_run, [KprofError("database is locked")]
+
+    def finish_run(run_id: str) -> None:
+        if busy:
+            raise busy.pop()
+        finish(run_id)
+
+    monkeypatch.setattr(store, "finish_run", finish_run)
+    matrix = _matrix(1)
+    run = await _run(_sweep(_cluster(matrix, _good()), store, matrix), matrix)
+    ended = store.run(run.id)
+    assert ended is not None
+    assert ended.finished_at is not None

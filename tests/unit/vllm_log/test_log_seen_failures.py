@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.unit.vllm_log.log_lines import READY, failed, read, record
+from orchestrator.vllm_log import LogParser
+from tests.unit.vllm_log.log_lines import READY, failed, read, read_all, record, server, text
 
 OOM = record("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB.", level="ERROR")
 RETRY = (
@@ -168,7 +169,8 @@ def test_an_exception_outranks_a_warning() -> None:
 
 def test_an_exception_that_tells_of_another_process_gives_way() -> None:
     """What the process itself said is the cause."""
-    lines = ["subprocess.CalledProcessError: Command '[...]' returned non-zero exit status 1.",
+    lines = ["subprocess.CalledProcessError: Command '['/usr/bin/python3', '-m', "
+             "'vllm.model_executor.models.registry']' returned non-zero exit status 1.",
              "RuntimeError: Error raised in subprocess:",
              "AttributeError: module 'triton.language' has no 'exp'"]  # fmt: skip
     failure = failed(*(_error(line) for line in lines))
@@ -213,3 +215,59 @@ def test_out_of_memory_while_the_graphs_are_estimated(function: str) -> None:
 def test_advice_that_fits_the_line(line: str, words: str) -> None:
     """What would help with this very message."""
     assert words in (failed(line).remedy or "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "host:1:1 [0] misc/socket.cc:1 NCCL WARN Call to bind failed: Address already in use",
+        "host:1:1 [0] misc/ibvwrap.cc:183 NCCL WARN Call to ibv_reg_mr failed with error Cannot allocate memory",
+        RETRY,
+        record("The number of required GPUs exceeds the total number of available GPUs in the placement group.",
+               level="WARNING"),
+        "Returning existing local_dir `/m` as remote repo cannot be accessed in `snapshot_download` (429 Client Error)",
+        "wandb: Network error (HTTPError), entering retry loop. 502 Server Error: Bad Gateway",
+        "triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 98304",
+        "(raylet) Memory on the node exceeds the memory usage threshold of 0.95.",
+    ],
+)  # fmt: skip
+def test_a_start_up_goes_on_after_what_is_only_a_hint(line: str) -> None:
+    """It is no event, begins no other start-up, and is nothing once the server is up or tells better."""
+    banner, up = server("0.19.0"), record("init engine (profile, create kv cache, warmup model) took 9.00 seconds")
+    assert [event.name for event in LogParser().feed(text(banner, line))] == []
+    for lines in ((line, banner, up), (banner, line, up)):
+        found = read(*lines)
+        assert (found.engine_ready, found.failure) == (True, None)
+    assert failed(banner, line, OOM).kind == "oom"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (_error("subprocess.CalledProcessError: Command '['/usr/bin/gcc', '-O3']' returned non-zero exit status 1."),
+         "unknown"),
+        (_error("torch._inductor.exc.InductorError: NoTritonConfigsError: No valid triton configs. PTXASError: x"),
+         "config.unsupported"),
+        (_error("TypeError: '<' not supported between instances of 'NoneType' and 'int'"), "unknown"),
+        ("  Value error, num_speculative_tokens:5 must be divisible by n_predict=2 [type=value_error, "
+         "input_value=ArgsKwargs((), {'quantization': None}), input_type=ArgsKwargs]", "config.argument"),
+    ],
+)  # fmt: skip
+def test_the_line_that_tells_is_kept(line: str, kind: str) -> None:
+    """Words that are harmless elsewhere do not hide it, nor those that follow."""
+    last = "ImportError: sys.meta_path is None, Python is likely shutting down"
+    failure = failed(server("0.19.0"), line, _error("EngineCore failed to start."), last)
+    assert (failure.kind, failure.evidence.line_number) == (kind, 2)
+
+
+def test_engines_side_by_side_are_one_start_up() -> None:
+    """Both told their start: neither is the other one started again."""
+    start = "Initializing a V1 LLM engine (v0.19.0) with config: model='m', tensor_parallel_size=1"
+    lines = [record(words, pid=pid) for words in (start, "Available KV cache memory: 8.0 GiB") for pid in (5, 6)]
+    assert len(read_all(server("0.19.0"), *lines)) == 1
+
+
+@pytest.mark.parametrize("name", ["open-webui", "litellm-1"])
+def test_another_service_of_the_same_compose_file(name: str) -> None:
+    """What it says is not vLLM's."""
+    assert read(f"{name}  | KeyError: 'OPENAI_KEY'").failure is None
