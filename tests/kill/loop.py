@@ -15,9 +15,13 @@ from tests.kill.places import Place
 
 POINTS = 8
 END_SECONDS = 120.0
-# One kill in so many comes while kprof starts; the others come after it has begun to drive the run.
+# One kill in ten comes while kprof starts, half of them come soon after a pod is seen at work, whatever the machine's
+# speed; the others come at any moment after kprof has begun to drive the run.
 EARLY_SHARE = 0.1
 EARLY_SECONDS = 0.9
+AIMED_SHARE = 0.5
+AIMED_SECONDS = 0.2
+POLL_SECONDS = 0.01
 MEAN_SECONDS = 0.8
 LATEST_SECONDS = 6.0
 FIRST_WORD_SECONDS = 60.0
@@ -100,13 +104,21 @@ class KillLoop:
 
     def _ends_first(self, running: Running) -> bool:
         """Wait until the moment of the kill and say whether the command ended before."""
-        if self._random.random() < EARLY_SHARE:
+        kind = self._random.random()
+        if kind < EARLY_SHARE:
             return running.ends_within(self._random.uniform(0, EARLY_SECONDS))
         limit = time.monotonic() + FIRST_WORD_SECONDS
-        while not _said(running) and time.monotonic() < limit:
-            if running.ends_within(0.01):
+        aimed = kind < EARLY_SHARE + AIMED_SHARE
+        while not (_said(running) and (self._busy() or not aimed)) and time.monotonic() < limit:
+            if running.ends_within(POLL_SECONDS):
                 return True
-        return running.ends_within(min(LATEST_SECONDS, self._random.expovariate(1 / MEAN_SECONDS)))
+        # Half of the aimed kills come at once, the others when the pod may be done.
+        seconds = (
+            max(0.0, self._random.uniform(-AIMED_SECONDS, AIMED_SECONDS))
+            if aimed
+            else min(LATEST_SECONDS, self._random.expovariate(1 / MEAN_SECONDS))
+        )
+        return running.ends_within(seconds)
 
     def _busy(self) -> bool:
         return any(attempt.uid and not attempt.ended for attempt in stored.attempts(self._kprof.store))
