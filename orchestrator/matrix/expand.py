@@ -17,12 +17,11 @@ from orchestrator.matrix.point import RESOURCES, Accelerator, PodOverlay, Point,
 from orchestrator.matrix.schema import MODELS, Group, Matrix, Settings
 from orchestrator.matrix.source import Path_, Source, field_name, read_source
 from orchestrator.vllm.arguments import (
-    PARALLEL_SIZES,
     ArgumentValue,
     accelerators_needed,
     canonical_argument,
     canonical_value,
-    positive_int,
+    check_value,
     value_text,
 )
 from orchestrator.vllm.version import version_of_image
@@ -167,9 +166,8 @@ def _axes(source: Source, at: Path_, defaults: Settings, group: Group) -> tuple[
 def _canonical(source: Source, path: Path_, name: str, value: ArgumentValue) -> tuple[str, ArgumentValue]:
     try:
         canonical, value = canonical_argument(name, value)
-        if canonical in PARALLEL_SIZES:
-            for item in value if isinstance(value, list) else [value]:
-                positive_int({canonical: 1 if item is None else item}, canonical, 1)
+        for item in value if isinstance(value, list) else [value]:
+            check_value(canonical, item)
     except UsageError as error:
         raise _error(source, path, error.message, error.remedy) from None
     return canonical, value

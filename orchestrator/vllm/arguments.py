@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from orchestrator.errors import UsageError
 
 ArgumentValue = bool | int | float | str | list["ArgumentValue"] | dict[str, "ArgumentValue"] | None
+UTILIZATION = "gpu-memory-utilization"
 PARALLEL_SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 
 SHORT_NAMES: Mapping[str, str] = {
@@ -112,6 +113,15 @@ def positive_int(arguments: Mapping[str, ArgumentValue], name: str, default: int
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{name} is {value!r}", remedy=f"{name} must be a whole number of at least 1")
     return value
+
+
+def check_value(name: str, value: ArgumentValue) -> None:
+    """Raise UsageError for a value with which no engine can start, by an argument's canonical name; None is allowed."""
+    if name in PARALLEL_SIZES and value is not None:
+        positive_int({name: value}, name, 1)
+    part = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+    if name == UTILIZATION and value is not None and not part:
+        raise UsageError(f"{name} is {value!r}", remedy=f"{name} must be a number from 0 to 1, and not 0")
 
 
 def accelerators_needed(arguments: Mapping[str, ArgumentValue]) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from packaging.version import Version
 
 from orchestrator.errors import UsageError
-from orchestrator.vllm.arguments import ArgumentValue, accelerators_needed, positive_int
+from orchestrator.vllm.arguments import UTILIZATION, ArgumentValue, accelerators_needed, check_value, positive_int
 from orchestrator.vllm.model_config import ModelConfig
 from orchestrator.vllm.version import at_least
 
@@ -99,7 +99,8 @@ def resolve(
     a100: bool = False,
 ) -> EngineSettings:
     """Fill the version's defaults in; raises UsageError for a value that vLLM's own parser would refuse."""
-    utilization = _number(arguments, "gpu-memory-utilization")
+    utilization = _number(arguments, UTILIZATION)
+    check_value(UTILIZATION, utilization)
     max_model_len = arguments.get("max-model-len", model.max_position_embeddings)
     seqs = positive_int(arguments, "max-num-seqs", default_max_num_seqs(version, device_total_gib, a100=a100))
     length = token_count(max_model_len) or model.max_position_embeddings

@@ -14,7 +14,7 @@ from tests.bed import control_plane, host, node, pki
 from tests.bed.api import Api
 from tests.bed.binaries import Binaries, build_all
 from tests.bed.errors import BedError
-from tests.bed.images import pause_image, simulator_image
+from tests.bed.images import kprof_image, pause_image, simulator_image
 from tests.bed.layout import CHECKOUT, COMPILED_IN, HERE, Layout, layout
 from tests.bed.machine import check_machine
 from tests.bed.record import Record, alive, read_record
@@ -46,7 +46,16 @@ def build() -> Binaries:
 def image(project: Path = CHECKOUT) -> Path:
     """Return the tar file of the simulator's image, imported into the bed if it runs."""
     where = layout()
-    made = simulator_image(where, project)
+    return _imported(where, simulator_image(where, project))
+
+
+def own_image(project: Path = CHECKOUT) -> Path:
+    """Return the tar file of kprof's own image, built from its Dockerfile and imported into the bed if it runs."""
+    where = layout()
+    return _imported(where, kprof_image(where, project))
+
+
+def _imported(where: Layout, made: Path) -> Path:
     with _alone(where):
         record = read_record(where)
         if record is not None and alive(record):
@@ -183,9 +192,8 @@ def _launch(where: Layout, record: Record, plan: Path) -> None:
             start_new_session=True,
         )
     _STARTERS.append(outer)
-    children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-    wait_for("process 1 of the bed starts", lambda: bool(children.read_text().split()), seconds=10, every=0.01)
-    record.pid = int(children.read_text().split()[0])
+    wait_for("process 1 of the bed starts", lambda: bool(host.children(outer.pid)), seconds=10, every=0.01)
+    record.pid = host.children(outer.pid)[0]
     record.started = host.started_at(record.pid) or ""
     record.namespaces = {kind: str(Path(f"/proc/{record.pid}/ns/{kind}").readlink()) for kind in NAMESPACES}
     record.save(where)

@@ -54,10 +54,10 @@ def bed_network() -> list[list[str]]:
     ]
 
 
-def cgroup_folders() -> list[Path]:
-    """Return the bed's folder in every cgroup hierarchy of the machine, whether there or not."""
+def cgroup_folders(name: str = CGROUP) -> list[Path]:
+    """Return the folder of that name, or the bed's own, in every cgroup hierarchy of the machine, there or not."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return [Path(mount[1]) / CGROUP for mount in mounts if mount[2] in ("cgroup", "cgroup2")]
+    return [Path(mount[1]) / name for mount in mounts if mount[2] in ("cgroup", "cgroup2")]
 
 
 def missing_folders() -> list[str]:
@@ -82,6 +82,11 @@ def started_at(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields[19]
+
+
+def children(pid: int) -> list[int]:
+    """Return the ids of the processes that this process of ours has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def kill(pid: int, started: str) -> None:
@@ -112,9 +117,17 @@ def disconnect() -> None:
 
 def remove_folders(made: list[str]) -> None:
     """Remove the cgroups and the mount points that make_folders made; raise BedError if one stays."""
+    remove_cgroups(CGROUP)
+    for name in reversed(made):
+        if Path(name).exists():
+            Path(name).rmdir()
+
+
+def remove_cgroups(name: str) -> None:
+    """Remove the cgroups of that name and those below them; raise BedError if one stays."""
 
     def gone() -> bool:
-        for top in cgroup_folders():
+        for top in cgroup_folders(name):
             for folder, _, _ in os.walk(top, topdown=False):
                 try:
                     Path(folder).rmdir()
@@ -123,10 +136,7 @@ def remove_folders(made: list[str]) -> None:
         return True
 
     # A cgroup lingers until the kernel has buried the last of its processes.
-    wait_for(f"the cgroups {CGROUP} are empty", gone, seconds=20)
-    for name in reversed(made):
-        if Path(name).exists():
-            Path(name).rmdir()
+    wait_for(f"the cgroups {name} are empty", gone, seconds=20)
 
 
 def traces(where: Layout, namespaces: dict[str, str], made: list[str]) -> list[str]:

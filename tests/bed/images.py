@@ -1,4 +1,4 @@
-"""The two images of the bed, kept in the cache under a key made of all that goes into them."""
+"""The images of the bed, kept in the cache under a key made of all that goes into them."""
 
 import hashlib
 import importlib.util
@@ -9,14 +9,17 @@ import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests.bed.base_image import base_image
 from tests.bed.binaries import Binaries
+from tests.bed.buildkit import BUILDKIT, build_dockerfile
 from tests.bed.errors import BedError, MissingError
-from tests.bed.layout import HERE, PAUSE_IMAGE, SIMULATOR_IMAGE, Layout
+from tests.bed.layout import HERE, KPROF_IMAGE, PAUSE_IMAGE, SIMULATOR_IMAGE, Layout
 from tests.bed.python_layer import packages_layer, python_layer
 from tests.bed.shell import run, step
 from tests.bed.tarball import Layer, write_image
 
 RECIPE = ("images.py", "python_layer.py", "tarball.py")
+BUILT = ("buildkit.py", "base_image.py")
 PACKAGED = ("orchestrator", "manifests", "matrices", "pyproject.toml", "README.md", "LICENSE")
 LAUNCHER = """\
 #!/usr/local/bin/python3 -P
@@ -72,6 +75,25 @@ def simulator_image(where: Layout, project: Path) -> Path:
         _key(where.cache, layers),
         lambda target: write_image(target, SIMULATOR_IMAGE, layers, settings),
     )
+
+
+def kprof_image(where: Layout, project: Path) -> Path:
+    """Return the tar file of kprof's own image, built from the Dockerfile of the given checkout on a stand-in base."""
+    dockerfile = project / "manifests" / "Dockerfile"
+    found = re.search(r"^FROM (\S+)", dockerfile.read_text(), re.MULTILINE)
+    if found is None:
+        raise BedError(f"{dockerfile} has no FROM")
+    recipe = _key(HERE, [HERE / name for name in (*RECIPE, *BUILT)], sys.version, BUILDKIT.version)
+
+    def make(target: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            base_image(Path(scratch), found[1])
+            build_dockerfile(
+                where, project, dockerfile, name=KPROF_IMAGE, base=(found[1], Path(scratch)), target=target
+            )
+
+    copied = [*_files(project), project / "requirements.lock", project / "CHANGELOG.md"]
+    return _cached(where, "kprof", _key(project, copied, recipe), make)
 
 
 def _requirements(project: Path) -> list[str]:

@@ -14,6 +14,7 @@ CGROUP = NAME
 HOST_LINK = f"{NAME.replace('-', '')[:14]}0"
 BED_LINK = f"{NAME.replace('-', '')[:14]}1"
 SIMULATOR_IMAGE = "docker.io/kprof/vllm-simulator:dev"
+KPROF_IMAGE = "docker.io/kprof/kprof:dev"
 PAUSE_IMAGE = "docker.io/kprof/pause:1"
 
 # Folders whose paths are compiled into kubelet, containerd or libcni: the bed covers each with its own tmpfs.

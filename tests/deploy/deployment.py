@@ -7,6 +7,7 @@ import secrets
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -18,6 +19,7 @@ from tests.e2e.waiting import wait_until
 
 ACCOUNT = 65532
 JOB_SECONDS = 110.0
+CLOCK_SECONDS = 90.0
 SIMULATOR = "docker.io/kprof/vllm-simulator:dev"
 FAST = ("--simulate", f"--simulator-image={SIMULATOR}", "--simulate-speed=60")
 POINTS = {"qwen3-0.6b-enable-prefix-caching", "qwen3-0.6b-no-enable-prefix-caching", "qwen3-32b-len32000"}
@@ -78,6 +80,28 @@ class Deployment:
                 "patch", "--local", "-f", "-", "--type=json", "-p", json.dumps(patch), "-o", "json", stdin=made
             )
         self.call("create", "-f", "-", stdin=made)
+
+    def started_by_the_clock(self) -> str:
+        """Let the CronJob start a Job at the next full minute, no other after it, and return its name."""
+        cron = json.loads(self.call("get", "cronjob", self.name, "-o", "json"))
+        before = cron["spec"]["schedule"]
+        self._patch_cron(schedule="* * * * *")
+        try:
+            return wait_until("the clock starts a Job", partial(self._owned, cron), seconds=CLOCK_SECONDS, every=0.2)
+        finally:
+            self._patch_cron(schedule=before)
+
+    def _patch_cron(self, **spec: str) -> None:
+        self.call("patch", "cronjob", self.name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def _owned(self, cron: Object) -> str | None:
+        # Only the controller notes the minute that a Job is for; one made by hand has no such annotation.
+        for job in self.kube.items("jobs", "--namespace", self.namespace):
+            owners = [owner["uid"] for owner in job["metadata"].get("ownerReferences", [])]
+            annotations = job["metadata"].get("annotations", {})
+            if cron["metadata"]["uid"] in owners and "batch.kubernetes.io/cronjob-scheduled-timestamp" in annotations:
+                return str(job["metadata"]["name"])
+        return None
 
     def pods(self, job: str) -> list[Object]:
         """Return the Job's pods, oldest first."""

@@ -12,7 +12,6 @@ from tests.deploy.deployment import (
     FAST,
     POINTS,
     SELF,
-    SIMULATOR,
     TRIAL,
     Deployment,
     Job,
@@ -29,15 +28,15 @@ NODES = {("", "nodes", "list"), ("", "pods", "list")}
 STRICT = ("--server-side", "--field-manager=kprof-test", "--warnings-as-errors")
 
 
-def overlay(folder: Path) -> Path:
-    """Write an overlay as a user would: the simulator's image and a matrix of their own."""
+def overlay(folder: Path, image: str) -> Path:
+    """Write an overlay as a user would: an image and a matrix of their own."""
     folder.mkdir()
     (folder / "nightly.yaml").write_text(TRIAL)
     words = [
         {"op": "add", "path": "/spec/jobTemplate/spec/template/spec/containers/0/args/-", "value": word}
         for word in FAST
     ]
-    name, _, tag = SIMULATOR.rpartition(":")
+    name, _, tag = image.rpartition(":")
     settings = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -54,10 +53,12 @@ def overlay(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def by_kustomize(kube: Kube, kustomize: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def by_kustomize(
+    kube: Kube, kustomize: Path, image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
     """Apply the base through an overlay, first as a dry run; no warning is let pass."""
     folder = tmp_path_factory.mktemp("kustomize")
-    objects = build(kustomize, overlay(folder / "overlay"))
+    objects = build(kustomize, overlay(folder / "overlay", image))
     with namespaces(kube) as (own, points):
         moved = renamed(objects, own, points)
         spaces = [item for item in moved if item["kind"] == "Namespace"]
@@ -69,11 +70,13 @@ def by_kustomize(kube: Kube, kustomize: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def by_helm(kube: Kube, helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def by_helm(kube: Kube, helm: Path, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Install the chart into a `restricted` namespace, its rendering first applied as a dry run."""
     folder = tmp_path_factory.mktemp("helm")
     values = folder / "values.yaml"
+    name, _, tag = image.rpartition(":")
     settings = {
+        "image": {"repository": name, "tag": tag},
         "matrices": {"inline": {"nightly": yaml.safe_load(TRIAL)}},
         "rbac": {"readNodes": True},
     }
@@ -135,6 +138,14 @@ def test_the_results_are_on_the_volume(night: tuple[Job, list[str]], deployment:
     assert {row["point"] for row in (*summary["rows"], *summary["failed"])} == POINTS
     assert summary["simulated"] is True
     assert summary["missing"] == []
+
+
+@pytest.mark.timeout(240, func_only=True)
+def test_the_clock_starts_a_night(by_kustomize: Deployment) -> None:
+    """With nobody's hand in it, the schedule alone starts a sweep that ends well."""
+    job = by_kustomize.wait(by_kustomize.started_by_the_clock())
+    assert (job.succeeded, job.exit_codes) == (True, [0]), job.log
+    assert "SIMULATED" in job.log
 
 
 def test_the_account_has_these_rights_and_no_others(deployment: Deployment) -> None:

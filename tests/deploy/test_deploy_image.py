@@ -1,7 +1,14 @@
-"""The Dockerfile, as far as it can be checked without building it."""
+"""The Dockerfile: what it says, and the image that comes of it."""
 
+import json
 import re
+import tarfile
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.deploy.objects import CHECKOUT, MANIFESTS
 
@@ -10,6 +17,32 @@ INSTRUCTIONS = re.findall(
     r"^([A-Z]+) +(.*)$", re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE)), re.MULTILINE
 )
 FINAL = INSTRUCTIONS[max(number for number, (word, _) in enumerate(INSTRUCTIONS) if word == "FROM") :]
+
+
+@dataclass
+class Image:
+    """A built image: its settings, and the entries of all layers above its base by path."""
+
+    config: dict[str, Any]
+    added: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def built(image_file: Path) -> Image:
+    """Return the image as `docker load` would see it."""
+    with tarfile.open(image_file) as packed:
+
+        def document(name: str) -> Any:
+            part = packed.extractfile(name)
+            assert part is not None
+            return json.load(part)
+
+        (manifest,) = document("manifest.json")
+        image = Image(document(manifest["Config"])["config"])
+        for name in manifest["Layers"][1:]:
+            with tarfile.open(fileobj=packed.extractfile(name)) as layer:
+                image.added |= {member.name: member for member in layer}
+    return image
 
 
 def test_every_stage_starts_from_one_exact_tag() -> None:
@@ -60,3 +93,30 @@ def test_the_version_is_the_projects() -> None:
     version = re.search(r'^version = "(.+)"$', (CHECKOUT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version is not None
     assert f"ARG VERSION={version[1]}\n" in DOCKERFILE
+
+
+def test_the_built_image_starts_kprof_without_rights(built: Image) -> None:
+    """What was built says the same: the user, the command, and what it is."""
+    assert built.config["User"] == "65532:65532"
+    assert built.config["Entrypoint"] == ["kprof"]
+    assert built.config["Labels"]["org.opencontainers.image.title"] == "kprof"
+    assert any(path == "opt/kprof/bin/kprof" for path in built.added)
+
+
+def test_the_built_image_cannot_be_changed_by_its_user(built: Image) -> None:
+    """All that the build adds belongs to root, and nobody else may write it."""
+    mine = [member for path, member in built.added.items() if path.startswith("opt/") and not member.issym()]
+    assert mine
+    assert [member.name for member in mine if member.uid or member.gid or member.mode & 0o022] == []
+
+
+def test_the_built_image_has_no_installer(built: Image) -> None:
+    """No pip is added, and the base's own is taken away."""
+    packages = {path.split("site-packages/", 1)[1].split("/")[0] for path in built.added if "site-packages/" in path}
+    assert {"kprof-0.1.0.dist-info", "orchestrator", ".wh.pip", ".wh.setuptools"} <= packages
+    assert not packages & {"pip", "setuptools", "wheel", "hatchling", "pytest", "mypy", "ruff"}
+
+
+def test_the_built_image_is_small(built: Image) -> None:
+    """Beside its base it holds little more than the generated client library and SQLAlchemy."""
+    assert sum(member.size for member in built.added.values()) < 150 * 2**20

@@ -76,6 +76,10 @@ PLACED: dict[str, tuple[str, int, str]] = {
         6,
         "tensor-parallel-size",
     ),
+    "utilization in percent": (ARGUMENTS + "      gpu_memory_utilization: 90\n", 9, "gpu-memory-utilization"),
+    "utilization of nothing": (ARGUMENTS + "      gpu-memory-utilization: [0.9, 0]\n", 9, "gpu-memory-utilization"),
+    "utilization as a word": (ARGUMENTS + "      gpu-memory-utilization: high\n", 9, "gpu-memory-utilization"),
+    "utilization as a boolean": (ARGUMENTS + "      gpu-memory-utilization: true\n", 9, "gpu-memory-utilization"),
     "utilization not a number": (
         ARGUMENTS + "      gpu-memory-utilization: .nan\n",
         9,
