@@ -91,7 +91,9 @@ _HINTS = (
     *("token", "key", "secret", "pass", "pwd", "credential", "cookie", "sig=", "signature"),
 )
 _LONGEST_ADDRESS = 1300
-
+# A private key that is printed as its file has it stands on lines of these widths; random letters are of every kind.
+_KEY_WIDTHS = (64, 70, 76)
+_KEY_LINE = re.compile(r"(?=(?:[^A-Z]*[A-Z]){8})(?=(?:[^a-z]*[a-z]){8})(?=[^0-9]*[0-9])[A-Za-z0-9+/]{64,76}")
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]{0,40}m")
 
@@ -103,10 +105,18 @@ def redact(text: str) -> str:
     # A colour glues its last letter to a word, and UTF-16 has NUL bytes between the letters.
     bare = _COLOURS.sub("", text.replace("\x00", "")) if "\x00" in text or "\x1b" in text else text
     if not _may_hold_a_secret(bare):
-        return text
+        return _without_key_line(text)
     if bare != text and (clean := _redacted(bare)) != bare:
         return clean
-    return _redacted(text)
+    return _without_key_line(_redacted(text))
+
+
+def _without_key_line(text: str) -> str:
+    if " " in text[-_KEY_WIDTHS[0] :]:
+        return text
+    word = (text.rsplit(None, 1) or [text])[-1]
+    key = len(word) in _KEY_WIDTHS and _KEY_LINE.fullmatch(word)
+    return text[: text.rindex(word)] + MASK if key else text
 
 
 def _may_hold_a_secret(text: str) -> bool:

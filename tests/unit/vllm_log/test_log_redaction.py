@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from base64 import b64encode
+from random import Random
 
 import pytest
 from hypothesis import example, given, settings
@@ -155,3 +157,29 @@ def test_a_long_hostile_line_does_not_stall_redaction(name: str) -> None:
     """
     code = f"from orchestrator.vllm_log import redact; redact({HOSTILE[name]})"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=2.5)
+
+
+@pytest.mark.parametrize("before", ["", "2026-01-02T03:04:05Z ", "(EngineCore_DP0 pid=12) ", "\t"])
+@pytest.mark.parametrize("width", [64, 70, 76])
+@given(st.integers(0, 2**32).map(Random))
+def test_a_line_of_a_private_key_is_taken_out(before: str, width: int, key: Random) -> None:
+    """PEM, OpenSSH and PGP write a key as lines of base64, one of these widths."""
+    line = b64encode(key.randbytes(57)).decode()[:width]
+    assert redact(before + line) == before + "[redacted]"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sha256:" + "0123456789abcdef" * 4,
+        "0123456789abcdef" * 4,
+        "/root/models/meta/Llama/snapshots/0e9e39f249a16976918f6564b8830bc8",
+        "=" * 64,
+        "A" * 64,
+        "/" * 64,
+        "aB3/" * 15 + "aB3_",
+    ],
+)
+def test_other_long_words_stay(line: str) -> None:
+    """A digest is in hexadecimal digits, a path has few capitals, and neither is a key."""
+    assert redact(line) == line
