@@ -14,7 +14,6 @@ from tests.e2e.command import H100, SPEED, Kprof
 from tests.e2e.kube import Kube
 from tests.e2e.waiting import wait_until
 
-REFUSED_SECONDS = 4.0  # the start of Python on a busy machine included
 EXPIRES_SECONDS = 15
 FOREIGN = "node-7/0a1b2c3d-4026531836/71/1234/0a1b2c3d"
 
@@ -52,7 +51,8 @@ def test_a_second_kprof_on_the_same_run_is_refused(kube: Kube, namespace: str, c
     assert outcome.code == 1
     assert "is being driven by another kprof" in outcome.error
     assert f"process {first.process.pid}" in outcome.error
-    assert outcome.seconds < REFUSED_SECONDS
+    assert outcome.seconds < EXPIRES_SECONDS, "it waited for the other one's Lease to run out"
+    print(f"\nrefused {outcome.seconds:.2f} s after the command was given")
     assert stored.results(second.store) == []
     assert before <= {pod["metadata"]["uid"] for pod in kube.items("pods", "-n", namespace)} or first.process.poll()
     first.signal(signal.SIGTERM)

@@ -66,11 +66,11 @@ def test_fault_34_another_kprof_drives_the_run(tmp_path: Path) -> None:
         begin = clock()
         with pytest.raises(RunDrivenError, match="another-machine, process 77"):
             await bench.sweep()
-        assert clock() - begin < 2 * 5  # two seconds of real time, on a clock five times as fast
+        assert clock() - begin < LEASE_SECONDS, "it waited for the other one's Lease to run out"
         assert bench.server.asked("POST", "/pods") == []
         assert [lease["spec"]["holderIdentity"] for lease in bench.server.objects.select("leases")] == [ELSEWHERE]
 
-    on_bench(tmp_path, work, factor=5)
+    on_bench(tmp_path, work, factor=1)
 
 
 @pytest.mark.fault(34, "A")

@@ -215,7 +215,7 @@ async def test_a_stop_in_the_middle_of_a_request_is_quick_and_clean(
             assert not posted.done()
         before = time.monotonic()
         code = await asyncio.to_thread(server.terminate)
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 5, "it finished the request first"
         posted.cancel()
     assert code == 0
     assert words in server.text

@@ -156,7 +156,7 @@ def test_a_long_hostile_line_does_not_stall_redaction(name: str) -> None:
     A process of its own is the only thing that can be stopped while a pattern runs.
     """
     code = f"from orchestrator.vllm_log import redact; redact({HOSTILE[name]})"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=2.5)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=10)
 
 
 @pytest.mark.parametrize("before", ["", "2026-01-02T03:04:05Z ", "(EngineCore_DP0 pid=12) ", "\t"])
