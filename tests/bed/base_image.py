@@ -21,6 +21,8 @@ LIBRARY = f"/usr/local/lib/{VERSION}"
 LEFT_OUT = {"__pycache__", "site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo"}
 TOOLS = ("sh", "rm", "groupadd", "useradd")
 ACCOUNTS = {"/etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "/etc/group": "root:x:0:\n"}
+# Wheels with Rust or C++ inside count on these, which no program above loads; every Debian has them.
+LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # A build reaches the package index through this machine, so it trusts whom this machine trusts.
 PIP_SETTINGS = f"[global]\ncert = {CERTIFICATES}\n"
@@ -64,5 +66,10 @@ def _layer(scratch: Path) -> Layer:
         layer.add_file(f"/usr/bin/{tool}", Path(found).resolve(), 0o755)
         programs.append(Path(found))
     layer.add_link("/bin/sh", "/usr/bin/sh")
+    for name in LIBRARIES:
+        source = next(iter((*Path("/usr/lib").glob(f"*/{name}"), *Path("/usr/lib64").glob(name))), None)
+        if source is None:
+            raise MissingError(f"{name} is missing: install the packages libgcc-s1 and libstdc++6")
+        layer.add_file(str(source), source.resolve(), 0o755)
     add_libraries(layer, programs, library / "lib-dynload", scratch)
     return layer

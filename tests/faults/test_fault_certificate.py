@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -94,6 +95,7 @@ async def authority(tmp_path: Path) -> AsyncIterator[_Authority]:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tmp_path / "ca.crt"))
     tls.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
     tls.verify_mode = ssl.CERT_REQUIRED
+    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
     runner = web.ServerRunner(web.Server(made.answer), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
@@ -127,6 +129,23 @@ async def test_a_certificate_that_ran_out_is_renewed(authority: _Authority, user
             async with cluster.transport.websocket("/portforward", {}, "v4.channel.k8s.io"):
                 pass
     assert authority.presented == [OLD, OLD, NEW, NEW, NEW]
+
+
+async def test_an_authority_without_key_identifiers_is_trusted(
+    authority: _Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes' own tools take a cluster's certificates as they are; Python 3.13 and later are strict by default."""
+    usual = ssl.create_default_context
+
+    def as_in_python_3_13(**settings: Any) -> ssl.SSLContext:
+        context = usual(**settings)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", as_in_python_3_13)
+    async with KubernetesCluster.connect(authority.kubeconfig(_files(authority)), None, None) as cluster:
+        await cluster.transport.with_outage(5).call("GET", "/x")
+    assert authority.presented == [OLD]
 
 
 async def test_a_certificate_that_is_half_rotated(authority: _Authority) -> None:
