@@ -21,8 +21,11 @@ LIBRARY = f"/usr/local/lib/{VERSION}"
 LEFT_OUT = {"__pycache__", "site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo"}
 TOOLS = ("sh", "rm", "groupadd", "useradd")
 ACCOUNTS = {"/etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "/etc/group": "root:x:0:\n"}
-# Wheels with Rust or C++ inside count on these, which no program above loads; every Debian has them.
-LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6")
+# What wheels count on and no program above loads: the C library whole, and those of GCC. Every Debian has them.
+LIBRARIES = (
+    *("libdl.so.2", "libm.so.6", "libnss_dns.so.2", "libnss_files.so.2", "libpthread.so.0", "libresolv.so.2"),
+    *("librt.so.1", "libutil.so.1", "libgcc_s.so.1", "libstdc++.so.6"),
+)
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # A build reaches the package index through this machine, so it trusts whom this machine trusts.
 PIP_SETTINGS = f"[global]\ncert = {CERTIFICATES}\n"
@@ -67,9 +70,9 @@ def _layer(scratch: Path) -> Layer:
         programs.append(Path(found))
     layer.add_link("/bin/sh", "/usr/bin/sh")
     for name in LIBRARIES:
-        source = next(iter((*Path("/usr/lib").glob(f"*/{name}"), *Path("/usr/lib64").glob(name))), None)
-        if source is None:
-            raise MissingError(f"{name} is missing: install the packages libgcc-s1 and libstdc++6")
-        layer.add_file(str(source), source.resolve(), 0o755)
+        places = [*Path("/usr/lib").glob(f"*/{name}"), *Path("/usr/lib64").glob(name)]
+        if not places:
+            raise MissingError(f"{name} is missing: install the packages libc6, libgcc-s1 and libstdc++6")
+        layer.add_file(str(places[0]), places[0].resolve(), 0o755)
     add_libraries(layer, programs, library / "lib-dynload", scratch)
     return layer

@@ -137,8 +137,8 @@ async def test_an_authority_without_key_identifiers_is_trusted(
     """Kubernetes' own tools take a cluster's certificates as they are; Python 3.13 and later are strict by default."""
     usual = ssl.create_default_context
 
-    def as_in_python_3_13(**settings: Any) -> ssl.SSLContext:
-        context = usual(**settings)
+    def as_in_python_3_13(*arguments: Any, **settings: Any) -> ssl.SSLContext:
+        context = usual(*arguments, **settings)
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         return context
 
