@@ -119,9 +119,18 @@ def check_value(name: str, value: ArgumentValue) -> None:
     """Raise UsageError for a value with which no engine can start, by an argument's canonical name; None is allowed."""
     if name in PARALLEL_SIZES and value is not None:
         positive_int({name: value}, name, 1)
-    part = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
-    if name == UTILIZATION and value is not None and not part:
+    if name == UTILIZATION and value is not None and not _is_part(value):
         raise UsageError(f"{name} is {value!r}", remedy=f"{name} must be a number from 0 to 1, and not 0")
+
+
+def _is_part(value: ArgumentValue) -> bool:
+    """Say whether a value is above 0 and at most 1, as a number or as the word for one."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return False
+    try:
+        return 0 < float(value) <= 1
+    except ValueError:
+        return False
 
 
 def accelerators_needed(arguments: Mapping[str, ArgumentValue]) -> int:

@@ -98,7 +98,7 @@ def resolve(
     *,
     a100: bool = False,
 ) -> EngineSettings:
-    """Fill the version's defaults in; raises UsageError for a value that vLLM's own parser would refuse."""
+    """Fill the version's defaults in; raises UsageError for a value that vLLM would refuse."""
     utilization = _number(arguments, UTILIZATION)
     check_value(UTILIZATION, utilization)
     max_model_len = arguments.get("max-model-len", model.max_position_embeddings)

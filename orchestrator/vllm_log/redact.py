@@ -91,9 +91,9 @@ _HINTS = (
     *("token", "key", "secret", "pass", "pwd", "credential", "cookie", "sig=", "signature"),
 )
 _LONGEST_ADDRESS = 1300
-# A private key that is printed as its file has it stands on lines of these widths; random letters are of every kind.
+# A private key that is printed as its file has it stands on lines of these widths, which may be quoted.
 _KEY_WIDTHS = (64, 70, 76)
-_KEY_LINE = re.compile(r"(?=(?:[^A-Z]*[A-Z]){8})(?=(?:[^a-z]*[a-z]){8})(?=[^0-9]*[0-9])[A-Za-z0-9+/]{64,76}")
+_KEY_LINE = re.compile(r"(?<![A-Za-z0-9_+/.-])[A-Za-z0-9+/]{62,76}={0,2}(?=(?:\\[rn]){0,2}['\"]?[,;)\]}]{0,2}\s*$)")
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]{0,40}m")
 
@@ -104,19 +104,23 @@ def redact(text: str) -> str:
         return "\n".join(redact(line) for line in text.split("\n"))
     # A colour glues its last letter to a word, and UTF-16 has NUL bytes between the letters.
     bare = _COLOURS.sub("", text.replace("\x00", "")) if "\x00" in text or "\x1b" in text else text
-    if not _may_hold_a_secret(bare):
-        return _without_key_line(text)
-    if bare != text and (clean := _redacted(bare)) != bare:
+    worth = _may_hold_a_secret(bare)
+    if bare != text and (clean := _clean(bare, worth)) != bare:
         return clean
-    return _without_key_line(_redacted(text))
+    return _clean(text, worth)
 
 
-def _without_key_line(text: str) -> str:
-    if " " in text[-_KEY_WIDTHS[0] :]:
-        return text
-    word = (text.rsplit(None, 1) or [text])[-1]
-    key = len(word) in _KEY_WIDTHS and _KEY_LINE.fullmatch(word)
-    return text[: text.rindex(word)] + MASK if key else text
+def _clean(text: str, worth: bool) -> str:
+    line = _redacted(text) if worth else text
+    if len(line) < _KEY_WIDTHS[0] or " " in line.rstrip()[-_KEY_WIDTHS[0] :]:
+        return line
+    return _KEY_LINE.sub(lambda found: MASK if _is_key_line(found[0]) else found[0], line)
+
+
+def _is_key_line(word: str) -> bool:
+    """Tell a key's random letters, which are of every kind, from a digest, a path and a long name."""
+    kinds = sum(map(str.isupper, word)) >= 8 and sum(map(str.islower, word)) >= 8 and any(map(str.isdigit, word))
+    return len(word) in _KEY_WIDTHS and kinds and not (word.startswith("/") and word.count("/") > 2)
 
 
 def _may_hold_a_secret(text: str) -> bool:

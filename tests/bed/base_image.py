@@ -43,6 +43,8 @@ def base_image(target: Path, name: str) -> None:
 
 
 def _layer(scratch: Path) -> Layer:
+    if not CERTIFICATES.is_file():
+        raise MissingError(f"{CERTIFICATES} is missing: install the package ca-certificates")
     layer = Layer()
     for path, text in ACCOUNTS.items():
         layer.add_bytes(path, text.encode())
@@ -57,7 +59,10 @@ def _layer(scratch: Path) -> Layer:
     for source in sorted(library.rglob("*")):
         if source.is_file() and source.suffix != ".a" and not LEFT_OUT & set(source.relative_to(library).parts):
             layer.add_file(f"{LIBRARY}/{source.relative_to(library)}", source)
-    for wheel in sorted((Path(ensurepip.__file__).parent / "_bundled").glob("*.whl")):
+    wheels = sorted((Path(ensurepip.__file__).parent / "_bundled").glob("*.whl"))
+    if not wheels:
+        raise MissingError(f"ensurepip of {interpreter} has no pip in it: use a Python that is not the distribution's")
+    for wheel in wheels:
         with zipfile.ZipFile(wheel) as packed:
             for member in packed.namelist():
                 layer.add_bytes(f"{PACKAGES}/{member}", packed.read(member))

@@ -1,4 +1,4 @@
-"""BuildKit, which is what `docker build` runs: it is started for one build and leaves nothing but the image."""
+"""BuildKit, which is what `docker build` runs: it is started for one build, and ends with it."""
 
 import contextlib
 import json
@@ -24,7 +24,6 @@ BUILDKIT = Component(
 )
 READY_S = 30.0
 GONE_S = 20.0
-CGROUP = f"{NAME}-build"
 # The host's network, because a step of the build asks the package index.
 SETTINGS = """\
 root = "{folder}/root"
@@ -68,8 +67,10 @@ def _daemon(program: Path, runc: Path) -> Iterator[str]:
     """Run BuildKit in namespaces of its own, so that no mount and no process outlives it."""
     with tempfile.TemporaryDirectory(prefix="kprof-build-") as name:
         folder = Path(name)
-        (folder / "buildkitd.toml").write_text(SETTINGS.format(folder=folder, cgroup=CGROUP))
-        argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        cgroup = f"{NAME}-build-{os.getpid()}"
+        (folder / "buildkitd.toml").write_text(SETTINGS.format(folder=folder, cgroup=cgroup))
+        argv = ["setpriv", "--pdeathsig=KILL"]  # a test run that is killed takes it along
+        argv += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         with (folder / "log").open("wb") as log:
             daemon = subprocess.Popen(
                 [*argv, str(program), "--config", str(folder / "buildkitd.toml")],
@@ -82,11 +83,11 @@ def _daemon(program: Path, runc: Path) -> Iterator[str]:
             wait_for("BuildKit answers", lambda: _answers(daemon, folder), seconds=READY_S)
             yield f"unix://{folder}/socket"
         finally:
-            inner = children(daemon.pid)
+            inner = children(daemon.pid) if daemon.returncode is None else []
             daemon.kill()
             daemon.wait()
             wait_for("BuildKit is gone", lambda: not any(started_at(pid) for pid in inner), seconds=GONE_S)
-            remove_cgroups(CGROUP)
+            remove_cgroups(cgroup)
 
 
 def _answers(daemon: subprocess.Popen[bytes], folder: Path) -> bool:

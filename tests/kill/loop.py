@@ -15,8 +15,8 @@ from tests.kill.places import Place
 
 POINTS = 8
 END_SECONDS = 120.0
-# One kill in ten comes while kprof starts, half of them come soon after a pod is seen at work, whatever the machine's
-# speed; the others come at any moment after kprof has begun to drive the run.
+# One kill in ten comes while kprof starts. Half of all kills come soon after a pod is seen at work, whatever the
+# machine's speed. The others come at any moment after kprof has begun to drive the run.
 EARLY_SHARE = 0.1
 EARLY_SECONDS = 0.9
 AIMED_SHARE = 0.5

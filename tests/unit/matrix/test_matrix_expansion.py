@@ -83,6 +83,13 @@ def test_null_in_an_axis_leaves_the_argument_to_vllm() -> None:
     assert [p.argv for p in found] == [["org/model"], ["org/model", "--dtype=half"]]
 
 
+@pytest.mark.parametrize("value", [1, 1.0, 0.9, 0.01, "0.9", "0.90", ".9", "9e-1"])
+def test_a_utilization_may_be_written_as_any_number_from_0_to_1(value: float | str) -> None:
+    """YAML itself takes 9e-1 for a word, and vLLM reads it as a number."""
+    (found,) = points(group(arguments={"gpu-memory-utilization": [value]}))
+    assert float(str(found.arguments["gpu-memory-utilization"])) == float(value)
+
+
 def test_a_list_in_the_list_is_one_value_of_several_words() -> None:
     """An argument that takes several words is written as a list inside the axis."""
     (only,) = points(group(arguments={"middleware": [["a", "b"]]}))

@@ -128,6 +128,9 @@ def test_what_the_user_wrote_wins_over_every_default() -> None:
     "arguments",
     [
         {"gpu-memory-utilization": "much"},
+        {"gpu-memory-utilization": 0},
+        {"gpu-memory-utilization": "1.5"},
+        {"gpu-memory-utilization": "nan"},
         {"max-num-seqs": 0},
         {"block-size": "x"},
         {"tensor-parallel-size": -1},

@@ -7,7 +7,7 @@ from base64 import b64encode
 from random import Random
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.vllm_log import parse_log, redact, redact_bytes
@@ -165,7 +165,35 @@ def test_a_long_hostile_line_does_not_stall_redaction(name: str) -> None:
 def test_a_line_of_a_private_key_is_taken_out(before: str, width: int, key: Random) -> None:
     """PEM, OpenSSH and PGP write a key as lines of base64, one of these widths."""
     line = b64encode(key.randbytes(57)).decode()[:width]
+    assume(any(map(str.isdigit, line)) and not line.startswith("/"))
     assert redact(before + line) == before + "[redacted]"
+
+
+KEY_LINE = "MHcCAQEEIKIHegxkt93pfct/gLn0inmJ1m7YrMTk3jERwFNnFQAQoAoGCCqGSM49"
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "{} ",
+        "{}\r",
+        "'{}'",
+        '"{}",',
+        "{}\\n",
+        "'{}\\n'",
+        '"{}\\r\\n",',
+        "\ufeff{}",
+        "key={} ",
+        "\x1b[32m{}\x1b[0m",
+        "HF_TOKEN {}",
+    ],
+)
+def test_a_line_of_a_private_key_is_found_in_quotes_and_colours(around: str) -> None:
+    """Lists, JSON and terminals put something around it."""
+    assert KEY_LINE not in redact(around.format(KEY_LINE))
+    assert KEY_LINE[:62] not in redact(around.format(KEY_LINE[:62] + "=="))
+    sixteen = around.format(KEY_LINE).encode("utf-16-le").decode("latin-1")
+    assert KEY_LINE not in redact(sixteen).replace("\x00", "")
 
 
 @pytest.mark.parametrize(
@@ -174,6 +202,7 @@ def test_a_line_of_a_private_key_is_taken_out(before: str, width: int, key: Rand
         "sha256:" + "0123456789abcdef" * 4,
         "0123456789abcdef" * 4,
         "/root/models/meta/Llama/snapshots/0e9e39f249a16976918f6564b8830bc8",
+        "/mnt/NFS/Models/LLM/Qwen3/QwQ32B/Instruct/AWQ/INT4/GPTQ/weights1",
         "=" * 64,
         "A" * 64,
         "/" * 64,
@@ -181,5 +210,5 @@ def test_a_line_of_a_private_key_is_taken_out(before: str, width: int, key: Rand
     ],
 )
 def test_other_long_words_stay(line: str) -> None:
-    """A digest is in hexadecimal digits, a path has few capitals, and neither is a key."""
+    """A digest is in hexadecimal digits, a path begins with a slash and has others, and neither is a key."""
     assert redact(line) == line
