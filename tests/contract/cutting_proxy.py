@@ -11,16 +11,18 @@ BUFFER_BYTES = 4096
 
 
 class CuttingProxy:
-    """Forwards a port of this machine to a host; `cuts` counts the connections it broke off."""
+    """Forwards a port of this machine to a host; `cuts` counts the connections it broke off, `most` ends that."""
 
-    def __init__(self, host: str, port: int, *, seed: int, smallest: int, largest: int) -> None:
+    def __init__(
+        self, host: str, port: int, *, seed: int, smallest: int, largest: int, most: int | None = None
+    ) -> None:
         self._target = host, port
         self._random = random.Random(seed)
         self._range = smallest, largest
         self._connections: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._most = most
         self.cuts = 0
-        self.calm = False
 
     @property
     def port(self) -> int:
@@ -40,6 +42,11 @@ class CuttingProxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def calm(self) -> bool:
+        """Say whether the proxy has cut often enough, and cuts no connection at a number of bytes any more."""
+        return self._most is not None and self.cuts >= self._most
 
     def cut_all(self) -> None:
         """Break off every connection now."""

@@ -69,7 +69,7 @@ async def test_a_pod_survives_the_kprof_that_started_it(cluster: LocalCluster, t
     assert (await read_all(heir, adopted)).data == b"hello\nbye\n"
     await heir.delete(adopted)
     assert local_pods.pods(tmp_path / "state") == []
-    assert local_pods.processes(tmp_path / "state") == []
+    assert local_pods.lasting_processes(tmp_path / "state") == []
 
 
 async def test_a_pod_with_other_limits_ends_before_its_devices_are_given_on(
@@ -84,9 +84,13 @@ async def test_a_pod_with_other_limits_ends_before_its_devices_are_given_on(
     pod = await until_started(heir, await heir.create(changed))
     assert not pod.finished
     assert await heir.free_devices("nvidia.com/gpu") == 0
-    assert len(local_pods.processes(tmp_path / "state")) == len(old)
+
+    async def replaced() -> bool:
+        return len(local_pods.processes(tmp_path / "state")) == len(old)
+
+    await eventually("only the new processes are there", replaced, seconds=10)
     await heir.delete(pod)
-    assert local_pods.processes(tmp_path / "state") == []
+    assert local_pods.lasting_processes(tmp_path / "state") == []
 
 
 async def test_a_name_that_another_point_has_is_left_to_it(cluster: LocalCluster, tmp_path: Path) -> None:

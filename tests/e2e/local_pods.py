@@ -2,12 +2,14 @@
 
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 EVERY_SECONDS = 0.02
+LAST_SECONDS = 10.0
 
 
 def pods(state: Path) -> list[str]:
@@ -29,6 +31,14 @@ def processes(state: Path) -> list[str]:
             continue  # it ended while we looked
         if words and (str(state) in words or folder.is_relative_to(state)):
             found.append(f"{entry.name}: {words[:200]}")
+    return found
+
+
+def lasting_processes(state: Path) -> list[str]:
+    """Return the processes that do not end soon: a killed one is listed until it has the CPU once more."""
+    end = time.monotonic() + LAST_SECONDS
+    while (found := processes(state)) and time.monotonic() < end:
+        time.sleep(EVERY_SECONDS)
     return found
 
 

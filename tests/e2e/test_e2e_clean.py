@@ -50,7 +50,7 @@ def test_clean_on_this_machine(kprof: Kprof) -> None:
     running.process.wait()
     assert kprof.run("clean", "--on", "local").code == 0
     assert local_pods.pods(kprof.state) == []
-    assert local_pods.processes(kprof.state) == []
+    assert local_pods.lasting_processes(kprof.state) == []
 
 
 def test_doctor_names_the_missing_secret_and_the_command_that_makes_it(

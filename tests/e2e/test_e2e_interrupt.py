@@ -6,13 +6,16 @@ from functools import partial
 import pytest
 
 from tests.e2e import local_pods, stored
-from tests.e2e.command import H100, SPEED, Kprof, Outcome
+from tests.e2e.command import H100, Kprof, Outcome
 from tests.e2e.conftest import Sweep
 from tests.e2e.kube import Kube
 from tests.e2e.test_e2e_sweep import figures
 from tests.e2e.waiting import wait_until
 
 POINTS = 11
+# Slow enough that points are still at work when the results of others are seen, or that none has a result yet.
+SPEED = ("--simulate", "--simulate-speed", "20")
+SLOW = ("--simulate", "--simulate-speed", "2")
 # From the note that a pod will be made to its creation, on machines of different speed.
 CREATING_SECONDS = (0.03, 0.05, 0.08, 0.13)
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
@@ -56,7 +59,7 @@ def test_interrupted_on_this_machine(number: signal.Signals, kprof: Kprof, local
     arguments = ("sweep", H100, "--on", "local", *SPEED, "--format", "json")
     outcome = interrupted(kprof, number, 2, *arguments)
     assert local_pods.pods(kprof.state) == []
-    assert local_pods.processes(kprof.state) == []
+    assert local_pods.lasting_processes(kprof.state) == []
     check_interrupted(outcome)
     before = stored.results(kprof.store)
     assert 2 <= len(before) < POINTS
@@ -85,7 +88,7 @@ def _asked(kprof: Kprof, before: int) -> bool:
 @pytest.mark.fault(32, "A")
 def test_interrupted_while_pods_are_created(kube: Kube, namespace: str, cluster_kprof: Kprof) -> None:
     """A pod whose creation the server has not confirmed yet is gone too when the command has returned."""
-    arguments = ("sweep", H100, *SPEED, "--fresh", "--format", "json", "-n", namespace)
+    arguments = ("sweep", H100, *SLOW, "--fresh", "--format", "json", "-n", namespace)
     left: dict[float, list[str]] = {}
     for moment in CREATING_SECONDS:
         noted = len(stored.attempts(cluster_kprof.store))

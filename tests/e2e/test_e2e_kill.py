@@ -2,7 +2,7 @@
 
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -18,6 +18,8 @@ from tests.e2e.waiting import wait_until
 POINTS = 11
 LOCAL = ("sweep", H100, "--on", "local", *SPEED, "--format", "json")
 LAST_RESULT_SECONDS = 100.0
+TRIES = 5
+TRIES_SECONDS = 400
 
 
 def killed_at(kprof: Kprof, arguments: tuple[str, ...], seconds: float) -> bool:
@@ -30,17 +32,28 @@ def killed_at(kprof: Kprof, arguments: tuple[str, ...], seconds: float) -> bool:
     return True
 
 
-def killed_with_every_result(kprof: Kprof, arguments: tuple[str, ...]) -> None:
-    """Kill the command when its last result is stored, before it has cleaned up."""
+def homes(kprof: Kprof) -> Iterator[Kprof]:
+    """Yield that kprof and then others, each with a store of its own: a kill at one moment may come too late."""
+    yield kprof
+    for number in range(1, TRIES):
+        folder = kprof.folder / f"again-{number}"
+        folder.mkdir()
+        yield Kprof(folder, kprof.kubeconfig, kprof.started)
+
+
+def killed_with_every_result(kprof: Kprof, arguments: tuple[str, ...]) -> bool:
+    """Kill the command when its last result is stored, before it has cleaned up; say whether it still ran."""
     running = kprof.start(*arguments)
 
     def complete() -> bool:
-        assert running.process.poll() is None, "the sweep ended before its last result was seen"
-        return len(stored.results(kprof.store)) == POINTS
+        ended = running.process.poll() is not None  # asked first: what it has stored by its end is there
+        done = len(stored.results(kprof.store)) == POINTS
+        assert done or not ended, "the sweep ended before its last result"
+        return done
 
     wait_until("every point has a result", complete, seconds=LAST_RESULT_SECONDS, every=0.002)
     running.signal(signal.SIGKILL)
-    running.process.wait()
+    return running.process.wait() == -signal.SIGKILL
 
 
 def killed_when_the_first_pod_is_asked_for(kprof: Kprof, arguments: tuple[str, ...]) -> None:
@@ -78,20 +91,25 @@ def test_killed_twice_on_this_machine(seed: int, kprof: Kprof, local_sweep: Swee
     assert figures(outcome) == figures(local_sweep.outcome)
     check_store(kprof, sampler.uids)
     assert local_pods.pods(kprof.state) == []
-    assert local_pods.processes(kprof.state) == []
+    assert local_pods.lasting_processes(kprof.state) == []
 
 
+@pytest.mark.timeout(TRIES_SECONDS, func_only=True)
 def test_killed_at_the_first_pod_and_after_the_last_result_on_this_machine(kprof: Kprof, local_sweep: Sweep) -> None:
     """Between the last result and the deletion of its pod: the same command has nothing to run, but to clean up."""
-    with LocalSampler(kprof.state) as sampler:
-        killed_when_the_first_pod_is_asked_for(kprof, LOCAL)
-        killed_with_every_result(kprof, LOCAL)
-        outcome = kprof.run(*LOCAL)
+    for home in homes(kprof):
+        with LocalSampler(home.state) as sampler:
+            killed_when_the_first_pod_is_asked_for(home, LOCAL)
+            in_time = killed_with_every_result(home, LOCAL)
+            outcome = home.run(*LOCAL)
+        if in_time:
+            break
+    assert in_time, "every kill came too late to prove anything"
     assert outcome.code == 0, outcome.stderr
     assert figures(outcome) == figures(local_sweep.outcome)
-    check_store(kprof, sampler.uids)
-    assert local_pods.pods(kprof.state) == []
-    assert local_pods.processes(kprof.state) == []
+    check_store(home, sampler.uids)
+    assert local_pods.pods(home.state) == []
+    assert local_pods.lasting_processes(home.state) == []
 
 
 @pytest.mark.fault(33, "R")
@@ -112,22 +130,26 @@ def test_killed_again_and_again_on_the_cluster(
     assert left == []
     assert figures(outcome) == figures(local_sweep.outcome)
     check_store(cluster_kprof, sampler.uids)
-    assert max(len(seen) for seen in sampler.ended.values()) == 1
+    assert max((len(seen) for seen in sampler.ended.values()), default=1) == 1
     assert max(sample.own_gpus for sample in sampler.samples) <= kube.gpus()
 
 
 @pytest.mark.fault(33, "R")
+@pytest.mark.timeout(TRIES_SECONDS, func_only=True)
 def test_killed_after_the_last_result_on_the_cluster(
     kube: Kube, namespace: str, cluster_kprof: Kprof, cluster_sweep: ClusterSweep
 ) -> None:
     """Pods and anchor of a kprof that was killed at the very end go with the next run of the same command."""
     arguments = ("sweep", H100, *SPEED, "--format", "json", "-n", namespace)
-    with PodSampler(kube, namespace) as sampler:
-        killed_with_every_result(cluster_kprof, arguments)
-        assert kube.left(namespace), "the kill came too late to prove anything"
-        outcome = cluster_kprof.run(*arguments)
-        left = kube.left(namespace)
+    for home in homes(cluster_kprof):
+        with PodSampler(kube, namespace) as sampler:
+            in_time = killed_with_every_result(home, arguments) and bool(kube.left(namespace))
+            outcome = home.run(*arguments)
+            left = kube.left(namespace)
+        if in_time:
+            break
+    assert in_time, "every kill came too late to prove anything"
     assert outcome.code == 0, outcome.stderr
     assert left == []
     assert figures(outcome) == figures(cluster_sweep.outcome)
-    check_store(cluster_kprof, sampler.uids)
+    check_store(home, sampler.uids)

@@ -39,7 +39,7 @@ def test_the_sweep_on_this_machine(local_sweep: Sweep) -> None:
     """`--on local` ends with 0, eight rows and three failures, and leaves neither pods nor processes."""
     check_summary(local_sweep.outcome)
     assert local_pods.pods(local_sweep.kprof.state) == []
-    assert local_pods.processes(local_sweep.kprof.state) == []
+    assert local_pods.lasting_processes(local_sweep.kprof.state) == []
 
 
 def test_the_sweep_on_the_cluster_gives_the_same_figures(cluster_sweep: ClusterSweep, local_sweep: Sweep) -> None:

@@ -1,11 +1,13 @@
 """The two places where the killed sweeps run, and what each shows of the pods that were made there."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Protocol
 
 from tests.bed.audit import AuditLog
+from tests.e2e import stored
 from tests.e2e.kube import Kube
-from tests.e2e.local_pods import LocalSampler, pods, processes
+from tests.e2e.local_pods import LocalSampler, lasting_processes, pods
 
 
 class Place(Protocol):
@@ -27,16 +29,21 @@ class ThisMachine:
 
     arguments: tuple[str, ...] = ("--on", "local")
 
-    def __init__(self, sampler: LocalSampler) -> None:
+    def __init__(self, sampler: LocalSampler, store: Path) -> None:
         self._sampler = sampler
+        self._store = store
 
     def made(self) -> Counter[str]:
-        """Return how many pods ran, by name."""
-        return Counter({name: len(uids) for name, uids in self._sampler.by_name.items()})
+        """Return how many pods ran, by name: those that were seen, and one that lived between two looks."""
+        made = {name: set(uids) for name, uids in self._sampler.by_name.items()}
+        for attempt in stored.attempts(self._store):
+            if attempt.uid:
+                made.setdefault(attempt.pod, set()).add(attempt.uid)
+        return Counter({name: len(uids) for name, uids in made.items()})
 
     def left(self) -> list[str]:
         """Return pods and processes."""
-        return [*pods(self._sampler.state), *processes(self._sampler.state)]
+        return [*pods(self._sampler.state), *lasting_processes(self._sampler.state)]
 
 
 class TheBed:

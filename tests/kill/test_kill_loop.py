@@ -35,7 +35,7 @@ def test_killed_again_and_again(kube: Kube, namespace: str, tmp_path: Path) -> N
     local, bed = Kprof(folders[0]), Kprof(folders[1], kube.kubeconfig)
     with LocalSampler(local.state) as seen, ThreadPoolExecutor() as halves:
         places: dict[str, Future[Figures]] = {
-            "on this machine": halves.submit(killed, local, ThisMachine(seen), 1),
+            "on this machine": halves.submit(killed, local, ThisMachine(seen, local.store), 1),
             "on the bed": halves.submit(killed, bed, TheBed(kube, namespace), 2),
         }
         figures = {name: half.result() for name, half in places.items()}

@@ -39,7 +39,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     matrix = folder / "matrix.yaml"
     matrix.write_text(yaml.safe_dump(document(group("a", model="Qwen/Qwen3-0.6B", env=env))), encoding="utf-8")
     variables = environment(folder, None, HF_TOKEN=HELD["environment"])
-    options = ("--on", "local", "--simulate", "--simulate-speed", "500", "--format", "json")
+    # Not so fast that the pod has come and gone between two looks.
+    options = ("--on", "local", "--simulate", "--simulate-speed", "20", "--format", "json")
     with Onlooker(str(folder), folder / "state") as onlooker:
         done = subprocess.run(
             [sys.executable, "-m", "orchestrator.cli", "sweep", str(matrix), *options],
