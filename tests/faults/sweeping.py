@@ -88,6 +88,11 @@ class Bench:
 
         await eventually("the watch and the log are being read", read)
 
+    def before_the_log(self) -> float:
+        """Return how long the log of the only pod was not asked for: a stall lengthens this, and never shortens it."""
+        (created,) = self.server.asked("POST", "/pods")
+        return next(call.seconds for call in self.server.calls if call.is_log) - created.seconds
+
     def run(self) -> RunRecord:
         """Return the newest run."""
         run = self.store.latest_run()

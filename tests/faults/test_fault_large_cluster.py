@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.kubernetes import adapter
+from orchestrator.sweep import budget
 from orchestrator.sweep.schedule import Limits
 from tests.e2e.waiting import eventually
 from tests.fakes.cluster import SIMULATOR_LOG
@@ -21,7 +22,10 @@ GPU = "nvidia.com/gpu"
 PAGE = 500
 TOLD_SECONDS = 60.0  # how often to ask again while nothing of the sweep ends
 IN_TIME_SECONDS = 30.0
-FAST = 60.0
+# A busy machine may stand still for 2 seconds: each factor keeps these within what its tests allow.
+UNHURRIED = 5.0  # of 30 s
+HURRIED = 10.0  # less than the 30 s that kprof takes for a sleep, and flags
+FAST = 20.0  # less than the minute between two questions
 
 
 def _all_pods(call: Call) -> bool:
@@ -104,8 +108,7 @@ def test_fault_03_a_cluster_that_does_not_tell_what_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     """Takes no answer about free devices for not knowing, within seconds, and says nothing of an outage."""
-
-    _hurry_retries(monkeypatch, FAST / 4)
+    _hurry_retries(monkeypatch, UNHURRIED)
 
     async def work(bench: Bench) -> None:
         clock = asyncio.get_running_loop().time
@@ -120,7 +123,7 @@ def test_fault_03_a_cluster_that_does_not_tell_what_is_free(
             assert cluster.answering
         assert fault.met
 
-    on_bench(tmp_path, work, factor=FAST / 4)
+    on_bench(tmp_path, work, factor=UNHURRIED)
 
 
 @pytest.mark.fault(3, "P(hang)")
@@ -129,8 +132,9 @@ def test_fault_03_limits_run_while_nobody_tells_what_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     """Lets the limits of a point run on while only the question for free devices goes without an answer."""
-    _hurry_retries(monkeypatch, FAST)
-    stall = 100
+    _hurry_retries(monkeypatch, HURRIED)
+    monkeypatch.setattr(budget, "DEVICES_SECONDS", 10.0)  # asked also while the point is silent, which is short here
+    stall = 40
 
     async def script(pod: PodPlay) -> None:
         await (_loading if bench_of[0].server.kubelet.history[0] is pod else serving)(pod)
@@ -149,7 +153,7 @@ def test_fault_03_limits_run_while_nobody_tells_what_is_free(
         assert second.seconds - first.seconds < stall + 90
 
     limits = LIMITS | {"stallSeconds": stall}
-    on_bench(tmp_path, work, script=script, points=2, factor=FAST, timeouts=limits)
+    on_bench(tmp_path, work, script=script, points=2, factor=HURRIED, timeouts=limits)
 
 
 @pytest.mark.fault(2, "R")
@@ -179,11 +183,13 @@ def test_fault_02_how_often_a_large_cluster_is_asked_what_is_free(
         await asyncio.sleep(seconds - 30)
         meanwhile = len([call for call in bench.server.calls if _all_pods(call)]) - before
         assert 0 < meanwhile <= seconds / TOLD_SECONDS
+        # From here on only the end of the first pod makes kprof ask in time, however slow this machine is.
+        monkeypatch.setattr(budget, "DEVICES_SECONDS", 10 * TOLD_SECONDS)
         bench.server.kubelet.script = serving
         await eventually("the first pod is gone", gone, seconds=120)
         freed = asyncio.get_running_loop().time()
         results = await sweeping
         assert [result.failure_kind for result in results] == [None, None]
-        assert bench.server.asked("POST", "/pods")[1].seconds - freed < TOLD_SECONDS / 2
+        assert bench.server.asked("POST", "/pods")[1].seconds - freed < 5 * TOLD_SECONDS
 
     on_bench(tmp_path, work, script=script, points=2, factor=FAST)

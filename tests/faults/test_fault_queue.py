@@ -119,12 +119,11 @@ def test_fault_26_a_job_that_no_queue_could_admit(tmp_path: Path) -> None:
     """Gives a Job up after 10 minutes that asks for more than the queue has when it is empty, with Kueue's words."""
 
     async def work(bench: Bench, kueue: Kueue) -> None:
-        clock = asyncio.get_running_loop().time
         sweeping = asyncio.create_task(bench.sweep())
         kueue.hold(await _job(kueue, "-a0"), NEVER)
-        begin = clock()
-        await sweeping
-        assert FITS_NOWHERE_SECONDS <= clock() - begin < FITS_NOWHERE_SECONDS + 120
+        (result,) = await sweeping
+        # By the point's own clock, which does not count a stall of this machine.
+        assert FITS_NOWHERE_SECONDS <= result.document["seconds"]["queued"] < FITS_NOWHERE_SECONDS + 120
         kind, line = bench.failure()
         assert kind == "pod.unschedulable"
         assert NEVER in line

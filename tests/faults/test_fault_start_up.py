@@ -160,15 +160,14 @@ def test_fault_18_a_container_that_is_created_for_ever(tmp_path: Path) -> None:
         await pod.forever()
 
     async def work(bench: Bench) -> None:
-        clock = asyncio.get_running_loop().time
-        begin = clock()
-        await bench.sweep()
+        (stuck,) = await bench.sweep()
         kind, line = bench.failure()
         assert kind == "pod.config"
         assert CREATING in line
         assert "node-1" in line
         assert f"see kubectl -n default describe pod {bench.server.kubelet.history[0].key[2]}" in line
-        assert limit <= clock() - begin < limit + 60
+        # By the point's own clock, which does not count a stall of this machine.
+        assert limit <= stuck.document["seconds"]["queued"] < limit + 60
         bench.server.kubelet.script = serving
         (result,) = await bench.sweep()
         assert result.failure_kind is None
