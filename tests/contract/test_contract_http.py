@@ -8,10 +8,11 @@ from orchestrator.cluster.port import PodSnapshot, PodUnreachableError
 from tests.contract.subject import Subject, reading, serving, until_started
 
 SLOW_START = 3.0
+SLOW_STREAM = 10.0  # 3000 tokens take 3 s, so that they come in many pieces also on a busy machine
 
 
-async def _serving(subject: Subject) -> PodSnapshot:
-    made = await subject.vllm.create(serving(subject.run))
+async def _serving(subject: Subject, speed: float = 500) -> PodSnapshot:
+    made = await subject.vllm.create(serving(subject.run, speed=speed))
     await until_started(subject.vllm, made)
     async with reading(subject.vllm, made) as reader:
         await reader.until_line(b"Application startup complete.")
@@ -40,8 +41,8 @@ async def test_health_metrics_and_an_answer_that_says_no(subject: Subject) -> No
 
 async def test_a_completion_is_streamed(subject: Subject) -> None:
     """The tokens of POST /v1/completions come as they are made, down to the last event."""
-    pod = await _serving(subject)
-    body = {"model": "Qwen/Qwen3-0.6B", "prompt": "a b c", "max_tokens": 200, "stream": True, "ignore_eos": True}
+    pod = await _serving(subject, SLOW_STREAM)
+    body = {"model": "Qwen/Qwen3-0.6B", "prompt": "a b c", "max_tokens": 3000, "stream": True, "ignore_eos": True}
     async with subject.vllm.request(
         pod, "POST", "/v1/completions", json.dumps(body).encode(), timeout_seconds=30
     ) as reply:

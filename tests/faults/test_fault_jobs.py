@@ -80,15 +80,16 @@ def test_fault_27_what_a_killed_kprof_left_of_a_job(tmp_path: Path) -> None:
             clock = asyncio.get_running_loop().time
             (left,) = await cluster.close_run(run)
             assert pod["metadata"]["name"].startswith(left)
-            closing, began = asyncio.create_task(cluster.close_run(run)), clock()
+            closing = asyncio.create_task(cluster.close_run(run))
             await asyncio.sleep(20)
             assert not closing.done()
             _let_go(bench)
+            went = clock()
             assert await closing == []
-            assert clock() - began < 60
+            assert clock() - went < 60
             assert bench.server.pods == []
 
-    on_bench(tmp_path, work, queue=QUEUE, script=_loading, factor=FAST)
+    on_bench(tmp_path, work, queue=QUEUE, script=_loading, factor=FAST / 5)
 
 
 FAILED = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "reached the backoff limit"}

@@ -90,7 +90,7 @@ def test_fault_34_another_kprof_takes_over(tmp_path: Path) -> None:
         assert [call for call in _changes_of_pods(bench) if call.seconds > taken] == []
         assert bench.server.objects.get(key)["spec"]["holderIdentity"] == ELSEWHERE
 
-    on_bench(tmp_path, work, script=_loading, factor=10)
+    on_bench(tmp_path, work, script=_loading, factor=4)
 
 
 @pytest.mark.fault(34, "A")

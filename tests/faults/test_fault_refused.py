@@ -55,7 +55,7 @@ def test_fault_09_a_kubelet_that_refuses_one_log(tmp_path: Path, code: int) -> N
         assert len(bench.server.kubelet.history) == 5  # the node's pod was tried once more
         assert bench.server.left() == []
 
-    on_bench(tmp_path, work, points=4, factor=4 * FAST)
+    on_bench(tmp_path, work, points=4, factor=1.5 * FAST)
 
 
 @pytest.mark.fault(9, "R")
@@ -64,15 +64,19 @@ def test_fault_09_a_kubelet_that_refuses_a_log_for_a_while(tmp_path: Path) -> No
 
     async def work(bench: Bench) -> None:
         refused = _refused(401, KUBELET, lambda call: call.is_log)
+
+        async def again_and_again() -> bool:
+            return refused.met > 2
+
         with bench.server.faults.during(refused):
             sweeping = asyncio.create_task(bench.sweep())
+            await eventually("the log is refused again and again", again_and_again)
             await asyncio.sleep(200)
         (result,) = await sweeping
-        assert refused.met > 2
         assert (result.failure_kind, result.attempt) == (None, 0)
         assert "the log has gaps" not in result.document["flags"]
 
-    on_bench(tmp_path, work, factor=2 * FAST)
+    on_bench(tmp_path, work, factor=FAST)
 
 
 @pytest.mark.fault(23, "W")
@@ -102,7 +106,7 @@ def test_fault_23_a_watch_that_is_refused_for_a_moment(tmp_path: Path, code: int
         assert (result.failure_kind, result.attempt) == (None, 0)
         assert len(bench.server.kubelet.history) == 1
 
-    on_bench(tmp_path, work, script=script, factor=FAST)
+    on_bench(tmp_path, work, script=script, factor=FAST / 6)  # 2 s are left for a machine that is busy
 
 
 @pytest.mark.fault(23, "A")
@@ -119,7 +123,7 @@ def test_fault_23_a_watch_that_stays_refused(tmp_path: Path, code: int, where: W
             begin = clock()
             with pytest.raises(ClusterError, match='"kprof" not found'):
                 await sweeping
-        assert REFUSED_SECONDS <= clock() - begin < 3 * REFUSED_SECONDS
+        assert REFUSED_SECONDS <= clock() - begin < 5 * REFUSED_SECONDS
         assert bench.results() == []
         assert len(bench.server.kubelet.history) == 1
 

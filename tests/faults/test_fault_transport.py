@@ -146,11 +146,12 @@ def test_fault_04_a_call_that_is_never_answered(tmp_path: Path) -> None:
     async def work(bench: Bench) -> None:
         bench.server.faults.add(Hang(on("GET", "/pods/x"), times=1))
         async with bench.cluster() as cluster:
+            begin = asyncio.get_running_loop().time()
             assert await cluster.get("x") is None
-        first, second = (call.seconds for call in bench.server.asked("GET", "/pods/x"))
-        assert 25 <= second - first <= 60
+        _, second = (call.seconds for call in bench.server.asked("GET", "/pods/x"))
+        assert 25 <= second - begin <= 60
 
-    on_bench(tmp_path, work, factor=20)
+    on_bench(tmp_path, work, factor=10)
 
 
 @pytest.mark.fault(4, "R")

@@ -13,7 +13,7 @@ from tests.faults.reading import JSON_LINES
 from tests.faults.sweeping import Bench, on_bench
 
 POINTS = 3 * GPUS  # two thirds of them wait for devices
-STEADY_SECONDS = 60.0
+STEADY_SECONDS = 40.0  # no watch and no log is opened anew before, for all its silence
 FAILING_SECONDS = 40.0
 WINDOW_SECONDS = 4.0
 FAILURES: dict[str, Fault] = {
@@ -49,10 +49,11 @@ def test_at_most_5_requests_a_second_while_pods_start(tmp_path: Path) -> None:
         calls = bench.server.calls[heard:]
         await _interrupted(sweep)
         assert len(calls) <= 5 * STEADY_SECONDS
-        assert {call.method for call in calls} == {"GET", "PUT"}
+        assert {"PUT"} <= {call.method for call in calls} <= {"GET", "PUT"}
         assert not any(call.is_list or call.is_watch or call.is_log for call in calls)
 
-    on_bench(tmp_path, work, script=_loading, points=POINTS)
+    # Slow: a renewal that this machine holds up is an outage, after which every stream is opened anew.
+    on_bench(tmp_path, work, script=_loading, points=POINTS, factor=5)
 
 
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
@@ -72,4 +73,4 @@ def test_at_most_10_requests_in_4_seconds_for_a_watch_that_fails(tmp_path: Path,
         assert len(times) >= 3
         assert max(sum(at <= other < at + WINDOW_SECONDS for other in times) for at in times) <= 10
 
-    on_bench(tmp_path, work, script=_loading)
+    on_bench(tmp_path, work, script=_loading, factor=10)

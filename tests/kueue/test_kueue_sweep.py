@@ -92,12 +92,12 @@ def test_fault_26_a_point_that_kueue_evicts_is_tried_again(two_gpus: Queue, clus
 def test_fault_26_jobs_of_a_killed_kprof_are_adopted(two_gpus: Queue, cluster_kprof: Kprof) -> None:  # noqa: F811
     """Finds queued and running Jobs of a kprof that was killed, and goes on with them."""
     file = _matrix(cluster_kprof.folder, two_gpus.name, 4)
-    running = cluster_kprof.start(*_sweep(file, two_gpus, speed=10))
+    running = cluster_kprof.start(*_sweep(file, two_gpus, speed=4))  # none may end before all are there
     wait_until("four Jobs are there", lambda: len(_jobs(two_gpus)) == 4, seconds=SEEN_SECONDS)
     uids = {job["metadata"]["uid"] for job in _jobs(two_gpus)}
     running.signal(signal.SIGKILL)
     running.process.wait()
-    outcome = cluster_kprof.run(*_sweep(file, two_gpus, speed=10))
+    outcome = cluster_kprof.run(*_sweep(file, two_gpus, speed=4))
     assert outcome.code == 0, outcome.stderr
     attempts = stored.attempts(cluster_kprof.store)
     assert {attempt.uid for attempt in attempts} == uids
