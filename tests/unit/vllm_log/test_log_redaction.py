@@ -201,7 +201,7 @@ def test_a_line_of_a_private_key_is_found_in_quotes_and_colours(around: str) -> 
     [
         "sha256:" + "0123456789abcdef" * 4,
         "0123456789abcdef" * 4,
-        "/root/models/meta/Llama/snapshots/0e9e39f249a16976918f6564b8830bc8",
+        "/srv/models/meta/Llama/snapshots/0e9e39f249a16976918f6564b8830bc8",
         "/mnt/NFS/Models/LLM/Qwen3/QwQ32B/Instruct/AWQ/INT4/GPTQ/weights1",
         "=" * 64,
         "A" * 64,
