@@ -1,4 +1,4 @@
-"""kprof is killed again and again at random moments, until a number of kills is reached; what came of it is counted."""
+"""kprof is killed again and again, at random and while pods are at work; what came of it is counted."""
 
 import random
 import signal
